@@ -1,0 +1,19 @@
+"""Compact neural networks trained from scratch: low-rank projection with energy transfer.
+
+In a training loop of your own:
+
+    plan = lrpet.plan(model, example_inputs, macs=0.45)
+    projector = lrpet.Projector(model, plan, every=391)
+    ...
+    loss.backward(); optimizer.step(); projector.step()
+    ...
+    compact = lrpet.factorize(model, plan)
+    lrpet.save(compact, "compact/")
+"""
+
+from lrpet.factorize import factorize
+from lrpet.files import load, save
+from lrpet.plan import LayerPlan, Plan, plan
+from lrpet.projector import LayerReport, Projector, Report
+
+__all__ = ["LayerPlan", "LayerReport", "Plan", "Projector", "Report", "factorize", "load", "plan", "save"]

@@ -1,0 +1,160 @@
+"""Save and load compact models: a folder of safetensors and JSON, nothing pickled.
+
+In the folder:
+
+    model.safetensors   every parameter and persistent buffer
+    lrpet.json          format version, plan, and how to make the full-size network again where it has a name
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from lrpet.factorize import skeleton
+from lrpet.models.factory import Source
+from lrpet.plan import Plan
+
+FORMAT = 1
+WEIGHTS, MANIFEST = "model.safetensors", "lrpet.json"
+
+
+def save(model: nn.Module, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write the compact `model`, as `lrpet.factorize` made it, to `folder`, and return the folder's path.
+
+    The folder appears whole or not at all.
+
+    Raises:
+        ValueError: `model` is not a compact model.
+        FileExistsError: `folder` exists and `overwrite` is not set.
+    """
+    plan = getattr(model, "lrpet_plan", None)
+    if not isinstance(plan, Plan):
+        raise ValueError(
+            f"this {type(model).__name__} is not a compact model: pass what lrpet.factorize(model, plan) returned"
+        )
+    source = getattr(model, "lrpet_source", None)
+    manifest = {
+        "format": FORMAT,
+        "lrpet": version("lrpet"),
+        "torch": torch.__version__,
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "model": source.to_dict() if isinstance(source, Source) else None,
+        "plan": plan.to_dict(),
+    }
+    with written_whole(Path(folder), overwrite=overwrite) as temporary:
+        save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return Path(folder)
+
+
+def load(
+    folder: str | os.PathLike[str], model: nn.Module | None = None, *, device: str | torch.device = "cpu"
+) -> nn.Module:
+    """Read a compact model back, in eval mode, with the dtypes it was saved in.
+
+    Args:
+        folder: What `lrpet.save` wrote.
+        model: A freshly made full-size network of the same architecture; left untouched. Not needed if the saved one came
+            from `lrpet.models.create`: its name is in the folder.
+        device: Where to put it.
+
+    Raises:
+        FileNotFoundError: `folder` is no such folder.
+        ValueError: it is damaged or of a newer format, `model` is missing, or `model` is another network.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    plan = Plan.from_dict(manifest["plan"])
+    if model is None:
+        if manifest["model"] is None:
+            raise ValueError(
+                f"{folder} holds a {manifest['class']}, which lrpet cannot make by name: "
+                "make the full-size network yourself and pass it as `model`"
+            )
+        model = Source.from_dict(manifest["model"]).build()
+    compact = skeleton(model, plan)
+    try:
+        _match_dtypes(compact, folder / WEIGHTS)
+        load_model(compact, folder / WEIGHTS, strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit this {type(model).__name__}: the file is damaged, or `model` is not the "
+            f"network it was saved from. {error}"
+        ) from None
+    return compact.to(device).eval()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a saved folder, checked for its format. Raises as `load` does."""
+    path = folder / MANIFEST
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: not JSON ({error})") from None
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise ValueError(f"{path} is damaged: it names no format")
+    if manifest["format"] != FORMAT:
+        raise ValueError(
+            f"{path} has format {manifest['format']!r}, this version of lrpet reads format {FORMAT}: update lrpet"
+        )
+    if missing := {"class", "model", "plan"} - manifest.keys():
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    return manifest
+
+
+@contextmanager
+def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` once the block has ended without an error.
+
+    Raises FileExistsError, before anything is written, if `folder` exists and `overwrite` is not set.
+    """
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"{folder} exists: choose another folder, or remove it first")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if folder.exists():
+            displaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            os.replace(folder, displaced / "old")
+            os.replace(temporary, folder)
+            shutil.rmtree(displaced)
+        else:
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _match_dtypes(model: nn.Module, weights: Path) -> None:
+    """Give `model`'s tensors the dtypes they have in the file, so that loading converts nothing."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with safe_open(weights, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            tensor = tensors.get(name)
+            if tensor is not None:
+                tensor.data = tensor.data.to(_DTYPES.get(file.get_slice(name).get_dtype(), tensor.dtype))
+
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

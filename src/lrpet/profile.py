@@ -1,0 +1,174 @@
+"""One observed forward pass: which layers a network has, what they cost, and which batch norm each one feeds.
+
+Forward hooks watch the tensors themselves. A batch norm is a layer's partner when the tensor it consumes *is* the one the
+layer produced, unchanged since; the order in which modules were declared plays no part.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedParameter
+
+from lrpet.matrix import COUNTED, can_rectify
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one forward pass showed of one module that holds parameters of two or more dimensions."""
+
+    name: str
+    module: nn.Module
+    calls: int
+    """How often its forward ran."""
+    positions: int
+    """Output positions (pixels or tokens, times the batch) over all calls; 0 for modules that are not counted."""
+    macs: int
+    """Multiply-adds over all calls; 0 for modules that are not counted (see `lrpet.matrix.COUNTED`)."""
+    batch_norm: str | None
+    """Name of the batch norm that folds into this layer at inference."""
+    shares_weight_with: tuple[str, ...]
+    """Names of other modules that use the very same weight."""
+
+
+def profile(model: nn.Module, example_inputs: Any) -> list[Layer]:
+    """Run `model` once on `example_inputs`, in eval mode without gradients, and return its layers in order of first use.
+
+    `example_inputs`: a tuple is spread as positional arguments, a mapping as keyword arguments, anything else is passed as
+    the only argument. Costs are those of this one call: give a batch of one for the cost of one example. Layers that did
+    not run come last. The model is left as it was found: mode of every module, buffers, hooks, random state.
+
+    Raises ValueError for lazy (uninitialised) or meta parameters.
+    """
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(f"parameter {name!r} is lazy and has no shape yet: run the model once before planning")
+        if parameter.is_meta:
+            raise ValueError(f"parameter {name!r} is on the meta device: materialise the model before planning")
+    watch = _Watch(model)
+    with _left_as_found(model), watch.hooked():
+        if isinstance(example_inputs, Mapping):
+            model(**example_inputs)
+        elif isinstance(example_inputs, tuple):
+            model(*example_inputs)
+        else:
+            model(example_inputs)
+    return watch.layers()
+
+
+class _Watch:
+    """The hooks of one observed pass, and what they saw."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = {name: module for name, module in model.named_modules() if _has_matrix(module)}
+        self.norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+        self.calls: dict[str, int] = defaultdict(int)
+        self.positions: dict[str, int] = defaultdict(int)
+        self.macs: dict[str, int] = defaultdict(int)
+        self.feeds: dict[str, list[str]] = defaultdict(list)  # layer → norms that consumed its output
+        self.fed_by: dict[str, list[str | None]] = defaultdict(list)  # norm → layers whose output it consumed
+        self.outputs: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        handles = []
+        try:
+            for name, module in self.modules.items():
+                handles.append(module.register_forward_hook(self._after_layer(name)))
+            for name, module in self.norms.items():
+                handles.append(module.register_forward_pre_hook(self._before_norm(name)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _after_layer(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self.calls[name] += 1
+            if isinstance(module, COUNTED) and isinstance(output, Tensor):
+                weight = module.weight
+                transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+                positions = (args[0] if transposed else output).numel() // weight.shape[0]
+                self.positions[name] += positions
+                self.macs[name] += positions * weight.numel()
+                self.outputs[id(output)] = (weakref.ref(output), output._version, name)
+
+        return hook
+
+    def _before_norm(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            layer = self._producer(args[0]) if args else None
+            self.fed_by[name].append(layer)
+            if layer is not None:
+                self.feeds[layer].append(name)
+
+        return hook
+
+    def _producer(self, tensor: Any) -> str | None:
+        """Name of the layer that produced exactly this tensor, if it has not been written to since."""
+        if not isinstance(tensor, Tensor) or id(tensor) not in self.outputs:
+            return None
+        reference, version, layer = self.outputs[id(tensor)]
+        if reference() is not tensor or tensor._version != version:
+            return None
+        if isinstance(self.modules[layer], nn.Linear) and tensor.dim() != 2:
+            return None  # a batch norm's channels are dimension 1, a linear's features the last
+        return layer
+
+    def _partner(self, layer: str) -> str | None:
+        norms = set(self.feeds[layer])
+        if len(norms) != 1 or len(self.feeds[layer]) != self.calls[layer]:
+            return None
+        (norm,) = norms
+        return norm if set(self.fed_by[norm]) == {layer} and can_rectify(self.norms[norm]) else None
+
+    def layers(self) -> list[Layer]:
+        users: dict[int, list[str]] = defaultdict(list)
+        for name, module in self.modules.items():
+            if isinstance(getattr(module, "weight", None), Tensor):
+                users[id(module.weight)].append(name)
+        return [
+            Layer(
+                name=name,
+                module=self.modules[name],
+                calls=self.calls.get(name, 0),
+                positions=self.positions.get(name, 0),
+                macs=self.macs.get(name, 0),
+                batch_norm=self._partner(name),
+                shares_weight_with=tuple(
+                    other for other in users[id(getattr(self.modules[name], "weight", None))] if other != name
+                ),
+            )
+            for name in [*self.calls, *(name for name in self.modules if name not in self.calls)]
+        ]
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    return isinstance(module, COUNTED) or any(p is not None and p.dim() >= 2 for p in module._parameters.values())
+
+
+@contextmanager
+def _left_as_found(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients inside; outside, every module's mode, every buffer and the random state as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    try:
+        model.eval()
+        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
