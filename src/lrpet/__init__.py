@@ -12,8 +12,19 @@ In a training loop of your own:
 """
 
 from lrpet.factorize import factorize
-from lrpet.files import load, save
+from lrpet.files import load, read_metadata, save
 from lrpet.plan import LayerPlan, Plan, plan
 from lrpet.projector import LayerReport, Projector, Report
 
-__all__ = ["LayerPlan", "LayerReport", "Plan", "Projector", "Report", "factorize", "load", "plan", "save"]
+__all__ = [
+    "LayerPlan",
+    "LayerReport",
+    "Plan",
+    "Projector",
+    "Report",
+    "factorize",
+    "load",
+    "plan",
+    "read_metadata",
+    "save",
+]

@@ -26,7 +26,7 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
 
     A dead layer (largest singular value below 1e-4) is factorised like any other, and reported by a warning.
 
-    Raises ValueError if the plan is another network's, or a weight holds NaN or Inf.
+    Raises ValueError if the plan is another network's, or a weight or its batch norm holds NaN or Inf.
     """
     layers = plan.modules(model)
     partners = {layer.name: layer.batch_norm for layer in plan.layers}
@@ -59,15 +59,29 @@ def skeleton(model: nn.Module, plan: Plan) -> nn.Module:
 def replaced(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """A deep copy of `model` with the named modules replaced, wherever they appear in it; the old ones are not copied."""
     memo = {id(model.get_submodule(name)): module for name, module in replacements.items()}
-    return copy.deepcopy(model, memo)
+    copied = copy.deepcopy(model, memo)
+    for module in copied.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor &= not any(_lost_linears(layer) for layer in module.layers)
+        if isinstance(module, nn.TransformerEncoderLayer) and _lost_linears(module):
+            module.activation_relu_or_gelu = 0  # none of those that the fast path knows
+    return copied
+
+
+def _lost_linears(module: nn.Module) -> bool:
+    """Whether this is an nn.TransformerEncoderLayer whose fast path in eval mode would read a factorised linear's weight."""
+    return isinstance(module, nn.TransformerEncoderLayer) and not (
+        isinstance(module.linear1, nn.Linear) and isinstance(module.linear2, nn.Linear)
+    )
 
 
 @torch.no_grad()
 def _factor_pair(name: str, module: nn.Module, rank: int, scale: Tensor | None) -> tuple[nn.Sequential, bool]:
     assert isinstance(module, nn.Conv2d | nn.Linear)
-    if not module.weight.isfinite().all():
-        raise ValueError(f"NaN or Inf in the weight of {name!r}: nothing can be factorised from it")
-    truncated = project(as_matrix(module.weight.float()), rank, row_scale=scale, energy_transfer=False)
+    if not (module.weight.isfinite().all() and (scale is None or scale.isfinite().all())):
+        raise ValueError(f"NaN or Inf in the weight or batch norm of {name!r}: nothing can be factorised from it")
+    weight = module.weight.to(torch.promote_types(module.weight.dtype, torch.float32))
+    truncated = project(as_matrix(weight), rank, row_scale=scale, energy_transfer=False)
     # W ≈ U·Σ·Vᵀ; both factors take √Σ, so that neither is much larger than the other.
     left, singular_values, right = torch.linalg.svd(truncated.matrix, full_matrices=False)
     root = singular_values[:rank].sqrt()

@@ -12,9 +12,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,17 @@ FORMAT = 1
 WEIGHTS, MANIFEST = "model.safetensors", "lrpet.json"
 
 
-def save(model: nn.Module, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+def save(
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the compact `model`, as `lrpet.factorize` made it, to `folder`, and return the folder's path.
 
-    The folder appears whole or not at all.
+    The folder appears whole or not at all. `metadata` is anything JSON can hold that belongs with the weights, such as
+    class names or the mean and deviation of the inputs; `lrpet.read_metadata` gives it back.
 
     Raises:
         ValueError: `model` is not a compact model.
@@ -48,11 +55,12 @@ def save(model: nn.Module, folder: str | os.PathLike[str], *, overwrite: bool = 
     source = getattr(model, "lrpet_source", None)
     manifest = {
         "format": FORMAT,
-        "lrpet": version("lrpet"),
+        "lrpet": _version(),
         "torch": torch.__version__,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "model": source.to_dict() if isinstance(source, Source) else None,
         "plan": plan.to_dict(),
+        "metadata": dict(metadata or {}),
     }
     with written_whole(Path(folder), overwrite=overwrite) as temporary:
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
@@ -97,6 +105,12 @@ def load(
     return compact.to(device).eval()
 
 
+def read_metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `metadata` a compact model was saved with. Raises as `load` does."""
+    metadata = read_manifest(Path(folder)).get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a saved folder, checked for its format. Raises as `load` does."""
     path = folder / MANIFEST
@@ -133,12 +147,24 @@ def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if folder.exists():
             displaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             os.replace(folder, displaced / "old")
-            os.replace(temporary, folder)
-            shutil.rmtree(displaced)
+            try:
+                os.replace(temporary, folder)
+            except OSError:
+                os.replace(displaced / "old", folder)
+                raise
+            finally:
+                shutil.rmtree(displaced)
         else:
             os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _version() -> str:
+    try:
+        return version("lrpet")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
 
 
 def _umask() -> int:
@@ -149,7 +175,9 @@ def _umask() -> int:
 
 def _match_dtypes(model: nn.Module, weights: Path) -> None:
     """Give `model`'s tensors the dtypes they have in the file, so that loading converts nothing."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    # Every name of tied tensors: the file keeps one of them, not always the first.
+    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    tensors = {**dict(parameters), **dict(buffers)}
     with safe_open(weights, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118
             tensor = tensors.get(name)

@@ -19,7 +19,7 @@ def unsupported(module: nn.Module) -> str | None:
         return f"{type(module).__name__} is not supported"
     if parametrize.is_parametrized(module) or "weight" not in module._parameters:
         return "its weight is computed by a parametrization"
-    if type(module).forward is not base.forward:
+    if type(module).forward is not base.forward or "forward" in vars(module):
         return f"{type(module).__name__} has a forward of its own"
     if isinstance(module, nn.Conv2d):
         if type(module)._conv_forward is not nn.Conv2d._conv_forward:
@@ -29,6 +29,8 @@ def unsupported(module: nn.Module) -> str | None:
     weight = module.weight
     if not (isinstance(weight, Tensor) and weight.is_floating_point()):
         return "its weight is not a floating-point tensor"
+    if not weight.numel():
+        return "its weight is empty"
     return None
 
 
@@ -36,7 +38,7 @@ def matrix_shape(module: nn.Module) -> tuple[int, int]:
     """(rows, columns) of the weight as a matrix: (n, c·k·k) for a convolution of n filters, (n, c) for a linear."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight.shape[0], weight[0].numel()
+    return weight.shape[0], weight.shape[1:].numel()
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -48,8 +50,9 @@ def row_scale(batch_norm: nn.Module) -> Tensor:
     """α = γ / √(var + ε), shape (n,): what folding this batch norm into the layer before it multiplies each row by."""
     assert isinstance(batch_norm, _BatchNorm)
     assert batch_norm.running_var is not None
-    scale = torch.rsqrt(batch_norm.running_var.float() + batch_norm.eps)
-    return scale if batch_norm.weight is None else scale * batch_norm.weight.detach().float()
+    variance = batch_norm.running_var.to(torch.promote_types(batch_norm.running_var.dtype, torch.float32))
+    scale = torch.rsqrt(variance + batch_norm.eps)
+    return scale if batch_norm.weight is None else scale * batch_norm.weight.detach().to(scale.dtype)
 
 
 def can_rectify(batch_norm: nn.Module) -> bool:

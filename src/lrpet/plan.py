@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from lrpet.matrix import COUNTED, matrix_shape, unsupported
+from lrpet.matrix import COUNTED, can_rectify, matrix_shape, unsupported
 from lrpet.profile import Layer, profile
 from lrpet.ranks import MatrixCost, uniform_keep, uniform_ranks
 
@@ -94,8 +94,12 @@ class Plan:
                     f"the plan expects {layer.name!r} to be {layer.rows}×{layer.columns} as a matrix, but in this model it "
                     f"is {rows}×{columns}: was the plan made for another network?"
                 )
-            if layer.batch_norm is not None and layer.batch_norm not in modules:
-                raise ValueError(f"the plan rectifies {layer.name!r} with {layer.batch_norm!r}, which this model lacks")
+            if layer.batch_norm is not None:
+                norm = modules.get(layer.batch_norm)
+                if norm is None or not can_rectify(norm) or norm.num_features != layer.rows:
+                    raise ValueError(
+                        f"the plan rectifies {layer.name!r} with the batch norm {layer.batch_norm!r}, which this model lacks"
+                    )
             found[layer.name] = module
         return found
 
@@ -123,11 +127,9 @@ class Plan:
             raise ValueError("not a plan: expected an object with the keys format, budget and layers")
         if data["format"] != FORMAT:
             raise ValueError(f"this plan has format {data['format']!r}; this version of lrpet reads format {FORMAT}")
-        names = {field.name for field in fields(LayerPlan)}
-        for entry in data["layers"]:
-            if not isinstance(entry, dict) or entry.keys() != names:
-                raise ValueError(f"not a plan: a layer's entry must have exactly the keys {', '.join(sorted(names))}")
-        return cls(layers=tuple(LayerPlan(**entry) for entry in data["layers"]), budget=str(data["budget"]))
+        if not isinstance(data["layers"], list):
+            raise ValueError("not a plan: layers must be a list")
+        return cls(layers=tuple(_read_layer(entry) for entry in data["layers"]), budget=str(data["budget"]))
 
     def __str__(self) -> str:
         """A table of all layers, with the totals of the network below it."""
@@ -167,6 +169,20 @@ class Plan:
             f"{change(self.macs_dense, self.macs, 'multiply-adds')}; "
             f"{change(self.params_dense, self.params, 'parameters')}"
         )
+
+
+def _read_layer(entry: Any) -> LayerPlan:
+    names = {field.name for field in fields(LayerPlan)}
+    if not isinstance(entry, dict) or entry.keys() != names:
+        raise ValueError(f"not a plan: a layer's entry must have exactly the keys {', '.join(sorted(names))}")
+    rank, batch_norm = entry["rank"], entry["batch_norm"]
+    texts = [entry["name"], entry["kind"], entry["reason"], *([] if batch_norm is None else [batch_norm])]
+    sizes = [entry[name] for name in names - {"rank", "batch_norm", "name", "kind", "reason"}]
+    if not (all(type(text) is str for text in texts) and all(type(size) is int and size >= 0 for size in sizes)):
+        raise ValueError(f"not a plan: a value of the wrong type in the entry of layer {entry['name']!r}")
+    if rank is not None and not (type(rank) is int and 1 <= rank <= min(entry["rows"], entry["columns"])):
+        raise ValueError(f"not a plan: layer {entry['name']!r} of {entry['rows']}×{entry['columns']} has rank {rank!r}")
+    return LayerPlan(**entry)
 
 
 def plan(
@@ -260,7 +276,9 @@ def _refused(
         if (why := unsupported(layer.module)) is not None:
             reasons[layer.name] = why
         elif layer.shares_weight_with:
-            reasons[layer.name] = f"shares its weight with {', '.join(layer.shares_weight_with)}"
+            reasons[layer.name] = (
+                f"shares its weight with {', '.join(other or '(root)' for other in layer.shares_weight_with)}"
+            )
         elif not layer.calls:
             reasons[layer.name] = "did not run in the observed forward pass"
         elif ranks is not None:
@@ -284,33 +302,27 @@ def _check_ranks(ranks: Mapping[str, int], layers: list[Layer], refused: Mapping
 
 
 def _cost(layer: Layer) -> MatrixCost:
-    rows, columns = matrix_shape(layer.module)
-    return MatrixCost(rows=rows, columns=columns, positions=layer.positions)
+    return MatrixCost(rows=layer.rows, columns=layer.columns, positions=layer.positions)
 
 
 def _decide(layer: Layer, wanted: int | None, refused: str | None, *, rectify: bool, factorize_all: bool) -> LayerPlan:
-    counted = isinstance(layer.module, COUNTED)
-    weight = getattr(layer.module, "weight", None)
-    has_matrix = counted and isinstance(weight, Tensor)
-    rows, columns = matrix_shape(layer.module) if has_matrix else (0, 0)
-    biases = layer.module.bias.numel() if has_matrix and isinstance(layer.module.bias, Tensor) else 0
-    macs_dense, params_dense = layer.macs, rows * columns + biases
-    macs, params, rank, reason = macs_dense, params_dense, None, refused or ""
+    macs, params, rank, reason = layer.macs, layer.params, None, refused or ""
     if wanted is not None:
         cost = _cost(layer)
         if factorize_all or cost.saves(wanted):
-            macs, params, rank, reason = cost.macs(wanted), cost.params(wanted) + biases, wanted, "factorised"
+            params -= cost.params() - cost.params(wanted)
+            macs, rank, reason = cost.macs(wanted), wanted, "factorised"
         else:
             reason = f"factors of rank {wanted} would cost as much or more"
     return LayerPlan(
         name=layer.name,
         kind=type(layer.module).__name__,
-        rows=rows,
-        columns=columns,
+        rows=layer.rows,
+        columns=layer.columns,
         rank=rank,
-        macs_dense=macs_dense,
+        macs_dense=layer.macs,
         macs=macs,
-        params_dense=params_dense,
+        params_dense=layer.params,
         params=params,
         batch_norm=layer.batch_norm if rectify and rank is not None else None,
         reason=reason,

@@ -48,6 +48,7 @@ def transfer_scale(energy: Tensor, kept: Tensor, *, tail_scale: float = 0.0) -> 
     return torch.sqrt((energy - tail_scale**2 * (energy - kept)) / kept)
 
 
+@torch.no_grad()
 def project(
     matrix: Tensor,
     rank: int,
@@ -67,13 +68,13 @@ def project(
     """
     weight = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     folded = weight if row_scale is None else row_scale.to(weight.dtype)[:, None] * weight
-    subspace = leading(folded, rank)
-
-    coordinates = folded @ subspace.basis  # (rows, r): M·V_r, whose energy is E_r
-    energy, kept = folded.square().sum(), coordinates.square().sum()
-    if row_scale is not None:
-        coordinates = weight @ subspace.basis
-    projected = coordinates @ subspace.basis.mT
+    with torch.autocast(matrix.device.type, enabled=False):  # a loop may step inside an autocast region
+        subspace = leading(folded, rank)
+        coordinates = folded @ subspace.basis  # (rows, r): M·V_r, whose energy is E_r
+        energy, kept = folded.square().sum(), coordinates.square().sum()
+        if row_scale is not None:
+            coordinates = weight @ subspace.basis
+        projected = coordinates @ subspace.basis.mT
 
     scale = transfer_scale(energy, kept, tail_scale=tail_scale) if energy_transfer else torch.ones_like(energy)
     new = scale * projected + tail_scale * (weight - projected) if tail_scale else scale * projected

@@ -143,13 +143,13 @@ class Projector:
         return self.last
 
     def _check_finite(self, scales: dict[str, Tensor]) -> None:
-        norms = [
-            _weight(module).norm(dtype=torch.float32) + (scales[name].norm() if name in scales else 0)
-            for name, module in self._layers.items()
-        ]
-        if not norms:
+        tensors = {name: [_weight(module)] for name, module in self._layers.items()}
+        for name, batch_norm in self._batch_norms.items():
+            assert isinstance(batch_norm.running_var, Tensor)
+            tensors[name] += [scales[name], batch_norm.running_var]  # an infinite variance makes a finite scale, 0
+        if not tensors:
             return
-        finite = torch.stack(norms).isfinite().tolist()
+        finite = torch.stack([_finite(each) for each in tensors.values()]).tolist()
         bad = [name for name, ok in zip(self._layers, finite, strict=True) if not ok]
         if bad:
             raise ValueError(
@@ -163,7 +163,11 @@ class Projector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`. Raises ValueError if it belongs to a projector with other layers or ranks."""
-        if not isinstance(state, dict) or state.keys() != self.state_dict().keys():
+        if (
+            not isinstance(state, dict)
+            or state.keys() != self.state_dict().keys()
+            or not isinstance(state["ranks"], dict)
+        ):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
         if state["ranks"] != self.plan.ranks:
             changed = sorted(dict(state["ranks"].items() ^ self.plan.ranks.items()))
@@ -178,3 +182,8 @@ def _weight(module: nn.Module) -> Tensor:
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight
+
+
+def _finite(tensors: list[Tensor]) -> Tensor:
+    norms = [torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+    return torch.stack([norm.isfinite() for norm in norms]).all()

@@ -1,0 +1,158 @@
+"""The command line: `lrpet train`, `lrpet plan`, `lrpet eval`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+HINT = "this command needs more packages: pip install 'lrpet[train]'"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 2 for bad input (said in one message), or 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="lrpet", description="Compact neural networks, trained from scratch.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    try:
+        _add_train(commands)
+        _add_plan(commands)
+        _add_eval(commands)
+        options = parser.parse_args(arguments)
+        options.run(options)
+    except ModuleNotFoundError as error:
+        print(f"lrpet: no module {error.name!r}: {HINT}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"lrpet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lrpet: interrupted; the same command with --resume continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _add_train(commands: Any) -> None:
+    from lrpet.train.config import GROUPS, Config
+
+    train = commands.add_parser(
+        "train",
+        help="train a network, factorise it, save and measure it",
+        description="Train a network from a recipe, from options, or from a recipe with options over it.",
+    )
+    train.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.yaml", help="options as YAML")
+    train.add_argument("--resume", action="store_true", help="continue the run in the run folder")
+    train.add_argument("--print-config", action="store_true", help="print the resolved config as YAML, and stop")
+    groups = {name: train.add_argument_group(name) for name in GROUPS}
+    for name, field in Config.model_fields.items():
+        extra = typing.cast("dict[str, Any]", field.json_schema_extra)
+        default = "" if field.default in (None, ()) else f" [{field.default}]"
+        groups[extra["group"]].add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=f"{field.description}{default}".replace("%", "%%"),
+            **_argument(field.annotation),
+        )
+    train.set_defaults(run=_train)
+
+
+def _argument(annotation: Any) -> dict[str, Any]:
+    """How argparse should take an option of this type; values are checked later, by the config itself."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        return _argument(kinds[0]) if len(kinds) == 1 else {"metavar": "N|WORD"}
+    if annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(annotation) is Literal:
+        return {"choices": typing.get_args(annotation)}
+    if typing.get_origin(annotation) is tuple:
+        return {"nargs": "+", "metavar": "N"}
+    return {"metavar": {int: "N", float: "X", Path: "PATH"}.get(annotation, "NAME")}
+
+
+def _train(options: argparse.Namespace) -> None:
+    from lrpet.train.config import Config, make_config, read_config
+
+    overrides = {name: value for name, value in vars(options).items() if name in Config.model_fields}
+    config = read_config(options.recipe, overrides) if options.recipe else make_config(overrides)
+    if options.print_config:
+        print(config.to_yaml(), end="")
+        return
+    from lrpet.train.run import train
+
+    train(config, resume=options.resume)
+
+
+def _add_plan(commands: Any) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="print what a budget means for every layer of a network",
+        description="Print what becomes of every layer of a network, and what that saves.",
+    )
+    plan.add_argument("model", help="resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME")
+    for name, what in (("keep", "every layer's rank"), ("macs", "the multiply-adds"), ("params", "the parameters")):
+        plan.add_argument(f"--{name}", type=float, metavar="X", help=f"fraction of {what} to keep")
+    plan.add_argument("--image-size", type=int, metavar="N", help="side in pixels [the network's own, or 32]")
+    plan.add_argument("--in-channels", type=int, metavar="N", default=3, help="of the images [3]")
+    plan.add_argument("--classes", type=int, metavar="N", help="[1000 for timm: and torchvision:, else 10]")
+    plan.add_argument("--factorize-all", action="store_true", help="factorise even where that saves nothing")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON instead of a table")
+    plan.set_defaults(run=_plan)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    import torch
+
+    import lrpet
+    from lrpet import models
+
+    library = ":" in options.model
+    classes = options.classes or (1000 if library else 10)
+    model = models.create(options.model, num_classes=classes, in_channels=options.in_channels)
+    side = options.image_size or (_own_size(model) or 224 if library else 32)
+    plan = lrpet.plan(
+        model,
+        torch.zeros(1, options.in_channels, side, side),
+        keep=options.keep,
+        macs=options.macs,
+        params=options.params,
+        factorize_all=options.factorize_all,
+    )
+    print(plan.to_json() if options.json else plan)
+
+
+def _own_size(model: Any) -> int | None:
+    """The input size a timm model says it was made for."""
+    size = getattr(model, "pretrained_cfg", {}).get("input_size")
+    return size[-1] if size else None
+
+
+def _add_eval(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "eval",
+        help="score a saved compact network",
+        description="Score the compact network of a run folder, on the data it was trained for.",
+    )
+    evaluate.add_argument("folder", type=Path, metavar="FOLDER", help="a run folder")
+    evaluate.add_argument("--part", choices=("validation", "test"), default="test", help="of the data [test]")
+    evaluate.add_argument("--data-dir", type=Path, metavar="PATH", help="[as in the run]")
+    evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[cpu]")
+    evaluate.add_argument("--batch-size", type=int, metavar="N", default=256, help="[256]")
+    evaluate.set_defaults(run=_eval)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from lrpet.train.run import evaluate
+
+    result = evaluate(
+        options.folder,
+        part=options.part,
+        data_dir=options.data_dir,
+        device=options.device,
+        batch_size=options.batch_size,
+    )
+    print(f"{options.part} accuracy {result.accuracy:.2%}, loss {result.loss:.4f}")

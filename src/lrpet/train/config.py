@@ -1,0 +1,137 @@
+"""Config: everything a training run depends on, as one frozen, validated value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+GROUPS = ("network and data", "compression", "optimisation", "machine", "run")
+
+
+def _field(group: str, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
+
+
+class Config(BaseModel):
+    """A run, whole: two runs with equal configs on the same machine give the same network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = _field(
+        "network and data", "resnet20", "resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME"
+    )
+    data: str = _field("network and data", "digits", "digits, cifar10, fashion-mnist, or folder:PATH")
+    data_dir: Path | None = _field("network and data", None, "where the data set's files are, or are downloaded to")
+    image_size: int | None = _field("network and data", None, "for folder data: side in pixels (default 224)", ge=1)
+    pretrained: bool = _field("network and data", False, "start from the library's weights (timm:, torchvision:)")
+    holdout: float = _field("network and data", 0.1, "fraction of the training set kept for validation", ge=0, lt=1)
+    crop_padding: int | None = _field(
+        "network and data", None, "random crop after this padding (default: the data's usual)", ge=0
+    )
+    flip: bool | None = _field("network and data", None, "random horizontal flip (default: the data's usual)")
+
+    method: Literal["lrpet", "dense"] = _field(
+        "compression", "lrpet", "train a low-rank network, or the dense one as it is"
+    )
+    keep: float | None = _field("compression", None, "budget: fraction of every layer's rank to keep", gt=0, le=1)
+    macs: float | None = _field("compression", None, "budget: fraction of the dense multiply-adds", gt=0, le=1)
+    params: float | None = _field("compression", None, "budget: fraction of the dense parameters", gt=0, le=1)
+    every: int | Literal["epoch"] = _field("compression", "epoch", "steps between projections, or 'epoch'")
+    energy_transfer: bool = _field("compression", True, "hand the pruned energy to the kept singular values")
+    rectify: bool = _field("compression", True, "fold batch norms in when projecting")
+    tail_scale: float = _field("compression", 0.0, "multiply pruned singular values by this instead of 0", ge=0, lt=1)
+    factorize_all: bool = _field("compression", False, "factorise even where that saves nothing")
+    reestimate_bn: bool = _field(
+        "compression", True, "re-estimate batch-norm statistics of the compact network on training images"
+    )
+
+    epochs: int = _field("optimisation", 30, "passes over the training set", ge=1)
+    batch_size: int = _field("optimisation", 128, "images a step", ge=1)
+    optimizer: Literal["sgd", "adamw"] = _field("optimisation", "sgd", "SGD with momentum, or AdamW")
+    lr: float = _field("optimisation", 0.1, "learning rate (the peak, for one-cycle)", gt=0)
+    momentum: float = _field("optimisation", 0.9, "of SGD", ge=0, lt=1)
+    nesterov: bool = _field("optimisation", False, "Nesterov momentum")
+    weight_decay: float = _field("optimisation", 1e-4, "L2 (SGD) or decoupled (AdamW)", ge=0)
+    label_smoothing: float = _field("optimisation", 0.0, "of the cross-entropy", ge=0, lt=1)
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = _field(
+        "optimisation", "one-cycle", "of the learning rate"
+    )
+    milestones: tuple[int, ...] = _field("optimisation", (), "epochs at which the step schedule divides the rate by 10")
+    warmup_epochs: int = _field("optimisation", 0, "epochs of linear warm-up (not with one-cycle)", ge=0)
+
+    device: Literal["auto", "cpu", "cuda"] = _field("machine", "auto", "where to train")
+    precision: Literal["no", "bf16", "fp16"] = _field("machine", "no", "autocast to this type")
+    channels_last: bool = _field("machine", False, "NHWC memory layout")
+    compile: bool = _field("machine", False, "torch.compile the network")
+    num_workers: int = _field("machine", 2, "data-loading processes, for folder data", ge=0)
+
+    seed: int = _field("run", 0, "of everything random", ge=0)
+    output: Path | None = _field("run", None, "run folder (default runs/MODEL-DATA-METHOD-SEED)")
+    checkpoint_every: int = _field("run", 1, "epochs between checkpoints", ge=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        budgets = [name for name in ("keep", "macs", "params") if getattr(self, name) is not None]
+        if self.method == "lrpet" and len(budgets) != 1:
+            raise ValueError(
+                f"method lrpet takes exactly one budget of keep, macs and params; got {' and '.join(budgets) or 'none'}"
+            )
+        if self.method == "dense" and budgets:
+            raise ValueError(f"method dense takes no budget; got {' and '.join(budgets)}")
+        if isinstance(self.every, int) and self.every < 1:
+            raise ValueError(f"every={self.every} must be at least 1, or 'epoch'")
+        if self.schedule == "one-cycle" and self.warmup_epochs:
+            raise ValueError("one-cycle has a warm-up of its own: leave warmup_epochs at 0, or choose another schedule")
+        if bool(self.milestones) != (self.schedule == "step"):
+            raise ValueError("milestones go with schedule: step, and only with it")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs} must be fewer than epochs={self.epochs}")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        if self.output is not None:
+            return self.output
+        name = "-".join([self.model, self.data, self.method, str(self.seed)])
+        return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+    def to_yaml(self) -> str:
+        """This config as YAML, which `read_config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def make_config(values: Mapping[str, Any]) -> Config:
+    """A config of `values`; the rest are defaults. Raises ValueError that names each bad option and says what it takes."""
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+
+def read_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Config:
+    """The config in a YAML file, with `overrides` over it. Raises FileNotFoundError, or ValueError as `make_config` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold options as 'name: value' lines, not a {type(values).__name__}")
+    return make_config({**values, **(overrides or {})})
+
+
+def _explain(detail: Any) -> str:
+    name = ".".join(str(part) for part in detail["loc"][:1])
+    if detail["type"] == "extra_forbidden":
+        return f"there is no option {name!r}; the options are {', '.join(Config.model_fields)}"
+    if not name:
+        return str(detail["msg"]).removeprefix("Value error, ")
+    return f"{name}={detail['input']!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"

@@ -1,0 +1,113 @@
+"""What a person sees while a network trains: a bar with loss, accuracy and the projection's share of the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from lrpet import Plan, Projector
+from lrpet.train.config import Config
+from lrpet.train.folder import Progress as RunProgress
+from lrpet.train.measure import Running, Score
+
+REFRESH_SECONDS = 0.5
+
+
+class _Batches(Sized, Protocol):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+class Console:
+    """Writes to a terminal, or plain lines to a file."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.rich = RichConsole(quiet=quiet, highlight=False)
+        self._progress: Progress | None = None
+        self._epochs = 0
+
+    @contextmanager
+    def run(self, config: Config, plan: Plan) -> Iterator[None]:
+        """Everything shown for one run happens inside."""
+        self._epochs = config.epochs
+        self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
+        if plan.ranks:
+            self.rich.print(plan.summary())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        with Progress(*columns, console=self.rich, transient=True) as self._progress:
+            yield
+
+    def epoch(
+        self, epoch: int, batches: _Batches, running: Running, projector: Projector
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, shown as a bar. Figures are read from the device twice a second at most."""
+        assert self._progress is not None
+        task = self._progress.add_task(f"epoch {epoch + 1}/{self._epochs}", total=len(batches), figures="")
+        begin = shown = time.perf_counter()
+        projected = projector.seconds
+        for batch in batches:
+            yield batch
+            now = time.perf_counter()
+            self._progress.advance(task)
+            if now - shown > REFRESH_SECONDS:
+                share = (projector.seconds - projected) / (now - begin)
+                self._progress.update(task, figures=f"{_scored(running.score())}  projecting {share:.1%}")
+                shown = now
+        self._progress.remove_task(task)
+
+    def epoch_done(self, progress: RunProgress, projector: Projector, trained: Score, held_out: Score | None) -> None:
+        """A line for the epoch."""
+        validation = f"  validation {_scored(held_out)}" if held_out else ""
+        share = projector.seconds / progress.seconds
+        pruned = f"  pruned energy {projector.last.pruned:.2%}" if projector.last and projector.last.layers else ""
+        self.rich.print(
+            f"epoch {progress.epoch:>3}/{self._epochs}  {_scored(trained)}{validation}{pruned}"
+            f"  projecting {share:.1%} of {progress.seconds:.1f} s"
+        )
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        """The summary as a table."""
+        self.rich.print(summary_table([summary]))
+
+
+def summary_table(summaries: list[dict[str, Any]]) -> Table:
+    """A column for the dense network, and one for the network of each summary (all of one model)."""
+    first = summaries[0]
+    compact = [summary for summary in summaries if summary["method"] != "dense"]
+    dense: dict[str, Any] = next((summary for summary in summaries if summary["method"] == "dense"), {})
+    table = Table(title=f"{first['model']} on {first['data']}", title_justify="left")
+    table.add_column("")
+    for heading in ("dense", *(f"{summary['method']}, {summary['budget']}" for summary in compact)):
+        table.add_column(heading, justify="right")
+
+    def row(label: str, key: str, show: str, scale: float = 1.0, *, dense_key: str | None = None) -> None:
+        before = first[dense_key] if dense_key else dense.get(key)
+        cells = ["–" if before is None else format(before / scale, show)]
+        for summary in compact:
+            cut = f" ({summary[key] / before:.0%})" if dense_key and before else ""
+            cells.append("–" if summary[key] is None else format(summary[key] / scale, show) + cut)
+        table.add_row(label, *cells)
+
+    row("test accuracy", "test_accuracy", ".2%")
+    row("validation accuracy", "val_accuracy", ".2%")
+    row("multiply-adds, M", "macs", ".2f", 1e6, dense_key="macs_dense")
+    row("parameters, M", "params", ".3f", 1e6, dense_key="params_dense")
+    row("size, MB", "bytes", ".2f", 1e6, dense_key="bytes_dense")
+    row("CPU latency of one image, ms", "cpu_milliseconds", ".2f", dense_key="cpu_milliseconds_dense")
+    return table
+
+
+def _scored(score: Score) -> str:
+    return f"loss {score.loss:.3f} accuracy {score.accuracy:.2%}"

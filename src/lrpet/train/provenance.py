@@ -1,0 +1,65 @@
+"""What a result depends on besides its config: command, commit, hardware, versions."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def provenance() -> dict[str, Any]:
+    """Keys `command`, `commit` (None outside a git checkout), `hardware` and `versions`, all JSON-able."""
+    return {"command": _command(), "commit": _commit(), "hardware": _hardware(), "versions": _versions()}
+
+
+def _command() -> str:
+    program = Path(sys.argv[0])
+    name = program.name if program.suffix != ".py" else f"python {program.name}"
+    return shlex.join([*name.split(), *sys.argv[1:]])
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):
+            return None  # an installed copy inside somebody else's checkout
+        return git("rev-parse", "HEAD") + (" and changes" if git("status", "--porcelain", "--", str(here)) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _hardware() -> dict[str, Any]:
+    return {
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("lrpet", "torch", "torchvision", "timm", "accelerate"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

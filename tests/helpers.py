@@ -1,0 +1,47 @@
+"""What several test files need: networks with realistic statistics, and counts made by other means than lrpet's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@torch.no_grad()
+def realistic_(model: nn.Module, images: Tensor, *, seed: int = 0) -> nn.Module:
+    """Give batch norms varied scales (some negative, some small), offsets and the statistics of `images`; eval mode."""
+    random = torch.Generator().manual_seed(seed)
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        sign = torch.where(torch.rand(norm.num_features, generator=random) < 0.1, -1.0, 1.0)
+        norm.weight.copy_(sign * torch.exp(0.4 * torch.randn(norm.num_features, generator=random) - 0.2))
+        norm.bias.copy_(0.2 * torch.randn(norm.num_features, generator=random))
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    model.train()
+    model(images)
+    for norm in norms:
+        norm.momentum = 0.1
+    return model.eval()
+
+
+def matrix_macs(model: nn.Module, *inputs: Any) -> int:
+    """Multiply-adds of convolutions and linears in one forward pass, by torch's own counter."""
+    aten = torch.ops.aten
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(*inputs)
+    counts = counter.get_flop_counts()["Global"]
+    return sum(int(counts.get(op, 0)) for op in (aten.convolution, aten.mm, aten.addmm)) // 2
+
+
+def matrix_params(model: nn.Module) -> int:
+    """Parameters of convolutions and linears."""
+    matrices = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+    return sum(p.numel() for module in model.modules() if isinstance(module, matrices) for p in module.parameters())
+
+
+def images(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,105 @@
+"""The command line, called as a person would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lrpet
+from lrpet.cli import main
+from lrpet.train.config import Config, make_config, read_config
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+def test_train_and_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    line = ["train", "--model", "resnet20", "--data", "digits", "--keep", "0.5", "--epochs", "1", "--seed", "0"]
+    assert main([*line, "--device", "cpu", "--every", "5", "--output", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "test accuracy" in out
+    assert "epoch   1/1" in out
+    accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
+    assert main(["eval", str(folder)]) == 0
+    assert f"test accuracy {accuracy:.2%}" in capsys.readouterr().out
+
+    assert main([*line, "--device", "cpu", "--every", "5", "--output", str(folder)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_plan_prints_the_known_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "resnet56", "--keep", "0.43"]) == 0
+    assert "125.49 M → 56.06 M multiply-adds" in capsys.readouterr().out
+
+
+def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "resnet20", "--macs", "0.5", "--json"]) == 0
+    plan = lrpet.Plan.from_json(capsys.readouterr().out)
+    assert plan.macs <= 0.5 * plan.macs_dense
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "resnet21", "--keep", "0.5"], "resnet21"),
+        (["plan", "resnet20"], "exactly one of keep, macs, params"),
+        (["plan", "resnet20", "--keep", "0.5", "--macs", "0.5"], "keep and macs"),
+        (["plan", "resnet20", "--macs", "0.0001"], "cannot be met"),
+        (["train", "--keep", "1.5"], "keep='1.5'"),
+        (["train", "--keep", "0.5", "--data", "mnist-1d"], "mnist-1d"),
+        (["train"], "exactly one budget"),
+        (["train", "--keep", "0.5", "--every", "sometimes"], "every"),
+        (["train", "missing.yaml"], "there is no recipe missing.yaml"),
+        (["eval", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_print_config_round_trips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--keep", "0.38", "--every", "50", "--compile", "--no-rectify", "--print-config"]) == 0
+    (tmp_path / "recipe.yaml").write_text(capsys.readouterr().out)
+    config = read_config(tmp_path / "recipe.yaml")
+    assert (config.keep, config.every, config.compile, config.rectify) == (0.38, 50, True, False)
+    assert config == make_config({"keep": 0.38, "every": 50, "compile": True, "rectify": False})
+
+
+def test_overrides_go_over_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: resnet32\nkeep: 0.5\nepochs: 7\n")
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--epochs", "9", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["model"], printed["keep"], printed["epochs"]) == ("resnet32", 0.5, 9)
+
+
+@pytest.mark.parametrize("text", ["- a\n- list\n", "{", "keeep: 0.5\n", "keep: [1]\n"])
+def test_bad_recipes(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"recipe\.yaml|keep"):
+        read_config(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_valid(recipe: Path) -> None:
+    read_config(recipe)
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in text for name in Config.model_fields)

@@ -1,0 +1,224 @@
+"""Whole training runs on the digits that come with scikit-learn: what they leave, resuming, and refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import lrpet
+from lrpet.train import run as training
+from lrpet.train.config import Config, make_config
+from lrpet.train.console import Console
+from lrpet.train.run import evaluate, train
+
+QUICK: dict[str, Any] = {
+    "model": "resnet20",
+    "data": "digits",
+    "macs": 0.5,
+    "epochs": 2,
+    "batch_size": 128,
+    "device": "cpu",
+    "seed": 3,
+}
+
+
+def quick(folder: Path, **changes: Any) -> Config:
+    return make_config({**QUICK, "output": folder, **changes})
+
+
+def run(config: Config, *, resume: bool = False) -> dict[str, Any]:
+    return train(config, resume=resume, console=Console(quiet=True))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "compact" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    run(quick(folder))
+    return folder
+
+
+def test_run_folder_is_complete(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    plan = lrpet.Plan.from_json((finished / "plan.json").read_text())
+    assert summary["macs"] == plan.macs <= 0.5 * plan.macs_dense
+    assert summary["bytes"] < summary["bytes_dense"]
+    assert summary["cpu_milliseconds"] > 0
+    assert {"command", "commit", "hardware", "versions", "test_accuracy", "val_accuracy"} <= summary.keys()
+    kinds = [line["kind"] for line in lines(finished)]
+    assert kinds.count("epoch") == 2
+    assert kinds.count("projection") == 2
+    assert any((finished / "tensorboard").iterdir())
+    assert make_config(json.loads(json.dumps(summary["config"]))) == quick(finished)
+
+
+def test_summary_is_of_the_network_on_disk(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert evaluate(finished, part="test").accuracy == pytest.approx(summary["test_accuracy"], abs=1e-9)
+    assert evaluate(finished, part="validation").accuracy == pytest.approx(summary["val_accuracy"], abs=1e-9)
+    stored = sum(tensor.numel() for name, tensor in weights(finished).items() if "conv" in name or "fc" in name)
+    assert stored == summary["params"]
+
+
+def test_learns(tmp_path: Path) -> None:
+    summary = run(quick(tmp_path / "run", epochs=8, every=10))
+    assert summary["test_accuracy"] > 0.9
+
+
+def test_same_seed_same_weights_and_other_seed_others(finished: Path, tmp_path: Path) -> None:
+    run(quick(tmp_path / "again"))
+    again, before = weights(tmp_path / "again"), weights(finished)
+    assert all(torch.equal(before[name], again[name]) for name in before)
+    run(quick(tmp_path / "other", seed=4))
+    assert not torch.equal(before["fc.weight"], weights(tmp_path / "other")["fc.weight"])
+
+
+class Killed(Exception):
+    """Stands for a process that died."""
+
+
+@pytest.mark.parametrize("every", ["epoch", 7])
+def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | str) -> None:
+    """Killed in the middle of an epoch, after steps that the checkpoint does not hold."""
+    changes: dict[str, Any] = {"epochs": 3, "every": every, "schedule": "cosine", "crop_padding": 1}
+    run(quick(tmp_path / "whole", **changes))
+
+    taken = 0
+    step = lrpet.Projector.step
+
+    def dying(self: lrpet.Projector) -> Any:
+        nonlocal taken
+        taken += 1
+        if taken == 15:
+            raise Killed
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lrpet.Projector, "step", dying)
+        with pytest.raises(Killed):
+            run(quick(tmp_path / "cut", **changes))
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    run(quick(tmp_path / "cut", **changes), resume=True)
+
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    steps = [[(line["kind"], line["step"]) for line in lines(tmp_path / name)] for name in ("whole", "cut")]
+    assert steps[0] == steps[1]
+
+
+def test_resume_without_a_checkpoint_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(self: lrpet.Projector) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lrpet.Projector, "step", dying)
+        with pytest.raises(Killed):
+            run(quick(tmp_path / "run", epochs=1))
+    assert run(quick(tmp_path / "run", epochs=1), resume=True)["epochs"] == 1
+
+
+def test_existing_run_folder_is_refused_and_kept(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with pytest.raises(FileExistsError, match="--resume"):
+        run(quick(finished))
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_resuming_another_run_is_refused(finished: Path) -> None:
+    with pytest.raises(ValueError, match=r"lr was 0\.1 and is 0\.05"):
+        run(quick(finished, lr=0.05), resume=True)
+
+
+def test_resuming_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ValueError, match="no run folder"):
+        run(quick(tmp_path / "notes"), resume=True)
+
+
+def test_checkpoint_of_another_model_is_refused(finished: Path, tmp_path: Path) -> None:
+    run(quick(tmp_path / "dense", method="dense", macs=None, model="resnet32", epochs=1))
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.copytree(tmp_path / "dense" / "checkpoints", tmp_path / "run" / "checkpoints")
+    with pytest.raises(ValueError, match="another network"):
+        run(quick(tmp_path / "run"), resume=True)
+
+
+def test_damaged_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (model,) = (tmp_path / "run" / "checkpoints").rglob("model.safetensors")
+    model.write_bytes(model.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        run(quick(tmp_path / "run"), resume=True)
+
+
+def test_divergence_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="diverged"):
+        run(quick(tmp_path / "run", lr=1e20, schedule="constant", epochs=1, every=3))
+
+
+def test_batch_larger_than_the_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size=100000"):
+        run(quick(tmp_path / "run", batch_size=100000))
+    assert not (tmp_path / "run").exists()
+
+
+def test_impossible_budget_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be met"):
+        run(quick(tmp_path / "run", macs=0.001))
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no CUDA device"):
+        run(quick(tmp_path / "run", device="cuda"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16", "channels_last": True, "optimizer": "adamw", "lr": 1e-3},
+        {"method": "dense", "macs": None, "schedule": "step", "milestones": (1,)},
+        {"schedule": "cosine", "warmup_epochs": 1, "holdout": 0.0},
+        {"model": "torchvision:resnet18", "data": "digits", "in_channels": 3},
+    ],
+    ids=["bf16-adamw", "dense-step", "cosine-warmup-no-validation", "torchvision"],
+)
+def test_options_train(tmp_path: Path, changes: dict[str, Any]) -> None:
+    if changes.pop("in_channels", None):
+        with pytest.raises(ValueError, match="in_channels"):
+            run(quick(tmp_path / "run", **changes))
+        return
+    summary = run(quick(tmp_path / "run", **changes))
+    assert summary["test_accuracy"] > 0.15
+    assert (summary["val_accuracy"] is None) == (changes.get("holdout") == 0.0)
+
+
+def test_test_set_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every score is taken on the batches of one part; those of the test part are taken once, at the very end."""
+    seen: list[str] = []
+    task_batches = training._Task.batches
+
+    def watched(self: Any, config: Any, images: Any, device: Any, **options: Any) -> Any:
+        seen.append("test" if images is self.dataset.test else "other")
+        return task_batches(self, config, images, device, **options)
+
+    monkeypatch.setattr(training._Task, "batches", watched)
+    run(quick(tmp_path / "run"))
+    assert seen.count("test") == 1
+    assert seen[-1] == "test"
