@@ -62,6 +62,7 @@ WIRINGS: list[tuple[str, Callable[[Any, Tensor], Tensor], str | None, str | None
     ("one norm, a convolution and the input", lambda m, x: m.norm_a(x) + m.norm_a(m.conv_a(x)), None, None),
     ("normed once of two calls", lambda m, x: m.conv_a(m.norm_a(m.conv_a(x))), None, None),
     ("normed at both calls", lambda m, x: m.norm_a(m.conv_a(m.norm_a(m.conv_a(x)))), "norm_a", None),
+    ("another norm at each call", lambda m, x: m.norm_b(m.conv_a(m.norm_a(m.conv_a(x)))), None, None),
     ("norm called by keyword", norm_called_by_keyword, "norm_a", None),
     ("sum before the norm", lambda m, x: m.norm_a(m.conv_a(x) + m.conv_b(x)), None, None),
     ("unrelated norm", lambda m, x: m.conv_a(x) + m.norm_a(x.clone()), None, None),

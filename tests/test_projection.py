@@ -223,6 +223,7 @@ def test_dead_matrices_are_left_alone_and_flagged(dtype: torch.dtype) -> None:
 
 
 def test_dead_begins_below_its_threshold() -> None:
+    assert DEAD_BELOW == 1e-4  # the paper's
     direction = torch.zeros(4, 5)
     direction[1, 2] = 1
     assert project(0.99 * DEAD_BELOW * direction, 1).dead

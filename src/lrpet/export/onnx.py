@@ -57,7 +57,9 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str], *, 
             (got,) = session.run(["output"], {"input": probe.numpy()})
             difference: float = ((torch.from_numpy(got) - expected).abs().max() / expected.abs().max()).item()
             if not difference <= TOLERANCE:
-                raise ValueError(f"the ONNX file's output differs from the network's by {difference:.1e} of its largest value")
+                raise ValueError(
+                    f"the ONNX file's output differs from the network's by {difference:.1e} of its largest value"
+                )
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from torch.optim.swa_utils import update_bn
 import lrpet
 from lrpet import models
 from lrpet.train import data
+from lrpet.train.batches import batches
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console
 from lrpet.train.folder import RunFolder
@@ -89,9 +90,9 @@ class _Task:
         return cls(dataset, train_part, validation, network, _plan(config, network, example), example)
 
     def batches(self, config: Config, images: data.Images, device: torch.device, *, training: bool) -> data.Batches:
-        return data.batches(
+        return batches(
             images,
-            dataset=self.dataset,
+            self.dataset,
             batch_size=config.batch_size,
             device=device,
             train=training,
@@ -145,16 +146,16 @@ def _fit(config: Config, task: _Task, folder: RunFolder, console: Console) -> _T
     network = task.network
     if config.channels_last:
         network.to(memory_format=torch.channels_last)
-    batches = task.batches(config, task.train, accelerator.device, training=True)
+    steps = task.batches(config, task.train, accelerator.device, training=True)
     validation = task.batches(config, task.validation, accelerator.device, training=False)
     optimizer = make_optimizer(config, network)
-    schedule = make_schedule(config, optimizer, len(batches))
+    schedule = make_schedule(config, optimizer, len(steps))
     prepared, optimizer, schedule = accelerator.prepare(network, optimizer, schedule)
     model: nn.Module = torch.compile(prepared) if config.compile else prepared  # type: ignore[assignment]
     projector = lrpet.Projector(
         network,
         task.plan,
-        every=len(batches) if config.every == "epoch" else config.every,
+        every=len(steps) if config.every == "epoch" else config.every,
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
@@ -164,10 +165,10 @@ def _fit(config: Config, task: _Task, folder: RunFolder, console: Console) -> _T
 
     for epoch in range(progress.epoch, config.epochs):
         begin = time.perf_counter()
-        batches.set_epoch(epoch)
+        steps.set_epoch(epoch)
         model.train()
         running = Running(accelerator.device)
-        for images, labels in console.epoch(epoch, batches, running, projector):
+        for images, labels in console.epoch(epoch, steps, running, projector):
             with accelerator.autocast():
                 logits = model(images)
                 loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
@@ -253,4 +254,4 @@ def evaluate(
     dataset = data.load(config.data, data_dir or config.data_dir, image_size=config.image_size)
     _, validation = data.split(dataset.train, holdout=config.holdout, seed=config.seed)
     images = dataset.test if part == "test" else validation
-    return score(compact, data.batches(images, batch_size=batch_size, device=torch.device(device), train=False))
+    return score(compact, batches(images, dataset, batch_size=batch_size, device=torch.device(device), train=False))

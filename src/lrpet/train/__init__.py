@@ -1,0 +1,1 @@
+"""The recipes' engine: config, data, loop, measuring, run folders."""

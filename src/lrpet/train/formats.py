@@ -1,0 +1,136 @@
+"""The published file formats of small image sets, read as uint8 tensors and checked."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Arrays = tuple[Tensor, Tensor]
+"""Images (N, C, H, W) as uint8 and labels (N,) as int64."""
+
+RECORD = 1 + 3 * 32 * 32
+BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
+SAFE = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+
+
+def find_cifar10(folder: Path) -> tuple[Arrays, Arrays] | None:
+    """Training and test part of CIFAR-10 in its binary or python layout, in `folder` or as `folder`; None if not there.
+
+    Raises ValueError naming the file if one is missing from a layout, damaged, or of another kind.
+    """
+    for layout, suffix, read in (("bin", ".bin", read_cifar_binary), ("py", "", read_cifar_pickle)):
+        for place in (folder / f"cifar-10-batches-{layout}", folder):
+            if (place / f"test_batch{suffix}").is_file() or (place / f"{BATCHES[0]}{suffix}").is_file():
+                parts = [read(place / f"{name}{suffix}") for name in BATCHES]
+                train = torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+                return train, read(place / f"test_batch{suffix}")
+    return None
+
+
+def read_cifar_binary(path: Path) -> Arrays:
+    """Records of 3073 bytes: a label, then 32×32 red, green and blue values."""
+    data = _bytes(path)
+    if not data or len(data) % RECORD:
+        raise ValueError(
+            f"{path} has {len(data):,} bytes, which is not a whole number of records of {RECORD} bytes: fetch it again"
+        )
+    records = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(-1, RECORD)
+    return _checked(path, records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long())
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles numpy arrays and plain containers, and refuses to call anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in SAFE:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def read_cifar_pickle(path: Path) -> Arrays:
+    """A pickled dictionary with data (N, 3072) and labels. Nothing but arrays is unpickled."""
+    try:
+        values = _ArraysOnly(io.BytesIO(_bytes(path)), encoding="bytes").load()
+        images, labels = np.asarray(values[b"data"]), np.asarray(values[b"labels"])
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{path} is no batch of CIFAR-10 in the python layout: {error}. Fetch it again.") from None
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 2
+        or images.shape[1] != RECORD - 1
+        or labels.shape != images.shape[:1]
+    ):
+        raise ValueError(f"{path} holds images {images.shape} {images.dtype} and labels {labels.shape}: fetch it again")
+    return _checked(
+        path, torch.from_numpy(images.copy()).view(-1, 3, 32, 32), torch.from_numpy(labels.astype(np.int64))
+    )
+
+
+def find_idx(folder: Path) -> tuple[Arrays, Arrays] | None:
+    """Training and test part of a set in the MNIST format, gzipped or not, in `folder`; None if not there.
+
+    Raises ValueError naming the file if one is missing, damaged, or of another kind.
+    """
+    names = [f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+    found = [path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    if not found:
+        return None
+    if len({path.name.removesuffix(".gz") for path in found}) < len(names):
+        raise ValueError(f"{folder} has {', '.join(path.name for path in found)}, but needs each of {', '.join(names)}")
+    by_name = {path.name.removesuffix(".gz"): path for path in found}
+    parts = []
+    for images_name, labels_name in (names[:2], names[2:]):
+        images, labels = read_idx(by_name[images_name]), read_idx(by_name[labels_name])
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise ValueError(
+                f"{by_name[images_name]} and {labels_name} do not belong together: {images.shape}, {labels.shape}"
+            )
+        parts.append(_checked(by_name[labels_name], images[:, None], labels.long()))
+    return parts[0], parts[1]
+
+
+def read_idx(path: Path) -> Tensor:
+    """An idx file of bytes: magic number, sizes, values."""
+    data = _bytes(path)
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}. Fetch it again.") from None
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08" or len(data) < 4 + 4 * data[3]:
+        raise ValueError(f"{path} is no idx file of bytes: it starts with {data[:4].hex(' ')}")
+    header = 4 + 4 * data[3]
+    shape = struct.unpack(f">{data[3]}I", data[4:header])
+    if len(data) - header != int(np.prod(shape)):
+        raise ValueError(
+            f"{path} should hold {int(np.prod(shape)):,} values and holds {len(data) - header:,}: fetch it again"
+        )
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header).view(*shape)
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing beside the other files of its set")
+    return path.read_bytes()
+
+
+def _checked(path: Path, images: Tensor, labels: Tensor) -> Arrays:
+    if len(labels) == 0 or int(labels.min()) < 0 or int(labels.max()) > 9:
+        raise ValueError(
+            f"{path} has labels from {int(labels.min())} to {int(labels.max())}, not 0 to 9: it is damaged, or another set"
+        )
+    return images.contiguous(), labels

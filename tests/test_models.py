@@ -1,0 +1,151 @@
+"""Networks by name: known sizes, reproducible initialisation, sources, refusals."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lrpet import models
+from lrpet.models import Source
+
+
+def macs(model: nn.Module, *shape: int) -> int:
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *shape))
+    return int(counter.get_total_flops()) // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "millions_of_macs", "millions_of_parameters"),
+    [  # as counted in the pruning literature
+        ("resnet20", 40.55, 0.27),
+        ("resnet32", 68.86, 0.46),
+        ("resnet56", 125.49, 0.85),
+        ("resnet110", 252.89, 1.73),
+        ("vgg16_bn", 313.46, 14.99),
+        ("googlenet", 1521.76, 6.16),
+    ],
+)
+def test_zoo_has_the_known_sizes(name: str, millions_of_macs: float, millions_of_parameters: float) -> None:
+    model = models.create(name)
+    assert macs(model, 3, 32, 32) / 1e6 == pytest.approx(millions_of_macs, abs=0.01)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions_of_parameters, abs=0.006)
+
+
+def test_every_name_is_in_the_list_of_known_sizes() -> None:
+    assert models.names() == ["resnet20", "resnet32", "resnet56", "resnet110", "vgg16_bn", "googlenet"]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "googlenet"])
+def test_small_images_of_one_channel(name: str) -> None:
+    model = models.create(name, num_classes=7, in_channels=1)
+    assert model(torch.randn(2, 1, 8, 8)).shape == (2, 7)
+
+
+def test_vgg_refuses_images_that_it_would_pool_away() -> None:
+    with pytest.raises(ValueError, match="at least 16"):
+        models.create("vgg16_bn")(torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet20", "vgg16_bn", "googlenet", "timm:vit_tiny_patch16_224", "torchvision:resnet18"]
+)
+def test_seed_decides_the_weights(name: str) -> None:
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(models.create(name).state_dict())
+    same, other = ([torch.equal(states[0][key], state[key]) for key in states[0]] for state in states[1:])
+    assert all(same)
+    assert not all(other)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "googlenet"])
+def test_every_parameter_is_reached_by_the_gradient(name: str) -> None:
+    model = models.create(name)
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
+
+
+def test_shortcuts_have_no_parameters() -> None:
+    """Where a stage begins, the shortcut subsamples, and pads the new channels with zeros on both sides."""
+    model = models.create("resnet20").eval()
+    block = model.get_submodule("layer2.0")
+    for parameter in block.get_submodule("bn2").parameters():
+        nn.init.zeros_(parameter)  # the residual branch adds nothing
+    x = torch.rand(2, 16, 8, 8)
+    expected = torch.zeros(2, 32, 4, 4)
+    expected[:, 8:24] = x[:, :, ::2, ::2]
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm:resnet10t", "torchvision:squeezenet1_1"])
+def test_source_survives_copies_and_json(name: str) -> None:
+    model = copy.deepcopy(models.create(name, num_classes=5))
+    source = model.lrpet_source
+    assert isinstance(source, Source)
+    again = Source.from_dict(json.loads(json.dumps(source.to_dict())))
+    assert again == source == Source(name=name, num_classes=5, in_channels=3)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    assert {key: value.shape for key, value in again.build().state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"name": "resnet20", "num_classes": 10},
+        {"name": "resnet20", "num_classes": "10", "in_channels": 3},
+        {"name": "resnet20", "num_classes": 10, "in_channels": 3, "command": "x"},
+    ],
+)
+def test_damaged_sources_are_refused(data: object) -> None:
+    with pytest.raises(ValueError, match="source must have"):
+        Source.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("resnet21", "resnet20"),
+        ("resnet18", "timm:resnet18"),
+        ("timm:resnet19", "timm:resnet18"),
+        ("torchvision:resnet19", "torchvision:resnet18"),
+        ("keras:resnet50", "resnet56"),
+        ("", "timm:NAME"),
+    ],
+)
+def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="there is no model") as caught:
+        models.create(name)
+    assert repr(name) in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_what_a_network_cannot_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="in_channels=1"):
+        models.create("torchvision:resnet18", in_channels=1)
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        models.create("resnet20", pretrained=True)
+
+
+def test_timm_adapts_channels() -> None:
+    assert models.create("timm:resnet10t", num_classes=4, in_channels=1).eval()(torch.randn(1, 1, 64, 64)).shape == (
+        1,
+        4,
+    )
+
+
+def test_torchvision_googlenet_returns_a_tensor_in_training() -> None:
+    model = models.create("torchvision:googlenet", num_classes=4).train()
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 4)
