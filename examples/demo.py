@@ -1,6 +1,6 @@
 """Train a dense and a low-rank network on 8×8 digits, compare them, and leave what a user would deploy.
 
-    python examples/demo.py FOLDER
+python examples/demo.py FOLDER
 
 """
 

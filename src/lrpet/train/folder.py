@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from lrpet import Plan, Projector, Report
 from lrpet.files import written_whole
@@ -99,7 +102,16 @@ class RunFolder:
                 projector.load_state_dict(state["projector"])
                 accelerator.load_state(str(latest))
                 progress = Progress(**state["progress"])
-            except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
+            except (
+                SafetensorError,
+                UnpicklingError,
+                RuntimeError,
+                OSError,
+                EOFError,
+                KeyError,
+                TypeError,
+                ValueError,
+            ) as error:
                 raise ValueError(f"{latest} is damaged, or the checkpoint of another network: {error}") from error
         self._open_metrics(projector.steps)
         return progress
