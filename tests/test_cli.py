@@ -21,7 +21,7 @@ def test_train_and_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main([*line, "--device", "cpu", "--every", "5", "--output", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "test accuracy" in out
-    assert "epoch   1/1" in out
+    assert "   1/1  train" in out
     accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
     assert main(["eval", str(folder)]) == 0
     assert f"test accuracy {accuracy:.2%}" in capsys.readouterr().out

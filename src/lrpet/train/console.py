@@ -38,7 +38,8 @@ class Console:
         self._epochs = config.epochs
         self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
         if plan.ranks:
-            self.rich.print(plan.summary())
+            self.rich.print(plan.summary(), soft_wrap=True)
+        self.rich.print("epoch  loss and accuracy; energy pruned at the last projection; time")
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -69,12 +70,13 @@ class Console:
 
     def epoch_done(self, progress: RunProgress, projector: Projector, trained: Score, held_out: Score | None) -> None:
         """A line for the epoch."""
-        validation = f"  validation {_scored(held_out)}" if held_out else ""
+        validation = f"  val {_scored(held_out)}" if held_out else ""
         share = projector.seconds / progress.seconds
-        pruned = f"  pruned energy {projector.last.pruned:.2%}" if projector.last and projector.last.layers else ""
+        pruned = f"  pruned {projector.last.pruned:.2%}" if projector.last and projector.last.layers else ""
         self.rich.print(
-            f"epoch {progress.epoch:>3}/{self._epochs}  {_scored(trained)}{validation}{pruned}"
-            f"  projecting {share:.1%} of {progress.seconds:.1f} s"
+            f"{progress.epoch:>4}/{self._epochs}  train {_scored(trained)}{validation}{pruned}"
+            f"  {progress.seconds:.0f} s, {share:.1%} projecting",
+            soft_wrap=True,
         )
 
     def summary(self, summary: dict[str, Any]) -> None:
@@ -105,9 +107,10 @@ def summary_table(summaries: list[dict[str, Any]]) -> Table:
     row("multiply-adds, M", "macs", ".2f", 1e6, dense_key="macs_dense")
     row("parameters, M", "params", ".3f", 1e6, dense_key="params_dense")
     row("size, MB", "bytes", ".2f", 1e6, dense_key="bytes_dense")
-    row("CPU latency of one image, ms", "cpu_milliseconds", ".2f", dense_key="cpu_milliseconds_dense")
+    row("CPU latency, 1 image, ms", "cpu_milliseconds", ".2f", dense_key="cpu_milliseconds_dense")
+    row("CPU latency, 64 images, ms", "cpu_milliseconds_of_64", ".2f", dense_key="cpu_milliseconds_of_64_dense")
     return table
 
 
 def _scored(score: Score) -> str:
-    return f"loss {score.loss:.3f} accuracy {score.accuracy:.2%}"
+    return f"{score.loss:.3f} {score.accuracy:6.2%}"

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 FREE = {"output", "data_dir", "num_workers", "checkpoint_every"}
 
 
+#: What reading a damaged checkpoint, or one of another network, can raise.
+UNREADABLE = (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError)
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run has come."""
@@ -102,16 +106,7 @@ class RunFolder:
                 projector.load_state_dict(state["projector"])
                 accelerator.load_state(str(latest))
                 progress = Progress(**state["progress"])
-            except (
-                SafetensorError,
-                UnpicklingError,
-                RuntimeError,
-                OSError,
-                EOFError,
-                KeyError,
-                TypeError,
-                ValueError,
-            ) as error:
+            except UNREADABLE as error:
                 raise ValueError(f"{latest} is damaged, or the checkpoint of another network: {error}") from error
         self._open_metrics(projector.steps)
         return progress
