@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import WeightsEnum
 
 from lrpet import models
 from lrpet.models import Source
@@ -121,8 +124,9 @@ def test_damaged_sources_are_refused(data: object) -> None:
         ("resnet18", "timm:resnet18"),
         ("timm:resnet19", "timm:resnet18"),
         ("torchvision:resnet19", "torchvision:resnet18"),
-        ("keras:resnet50", "resnet56"),
-        ("", "timm:NAME"),
+        ("timm:resnet18.a1_in2k", "timm:resnet18.a1_in1k"),
+        ("keras:resnet50", "torchvision:resnet50 or resnet56"),
+        ("", "lrpet.models.names()"),
     ],
 )
 def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
@@ -132,20 +136,78 @@ def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
     assert hint in str(caught.value)
 
 
-def test_what_a_network_cannot_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="in_channels=1"):
-        models.create("torchvision:resnet18", in_channels=1)
-    with pytest.raises(ValueError, match="no pretrained weights"):
-        models.create("resnet20", pretrained=True)
+@pytest.mark.parametrize("name", ["resnet21", "nosuch", "timm:nosuch", "torchvision:fcn_resnet50"])
+def test_only_names_that_exist_are_hinted_at(name: str) -> None:
+    with pytest.raises(ValueError, match="there is no model") as caught:
+        models.create(name)
+    message = str(caught.value)
+    if "Did you mean" in message:
+        for hint in message.split("Did you mean ")[1].split("?")[0].split(" or "):
+            assert models.create(hint).lrpet_source == Source(name=hint, num_classes=10, in_channels=3)
+    else:
+        assert "nosuch" in name
 
 
-def test_timm_adapts_channels() -> None:
-    assert models.create("timm:resnet10t", num_classes=4, in_channels=1).eval()(torch.randn(1, 1, 64, 64)).shape == (
-        1,
-        4,
-    )
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_without_the_libraries(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing library is named with the command that brings it; lrpet's own networks need neither."""
+    for missing in ("timm", "torchvision"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"pip install 'lrpet\[train\]'"):
+        models.create(f"{library}:resnet18")
+    models.create("resnet20")
+    with pytest.raises(ValueError, match="Did you mean resnet"):
+        models.create("resnet18")
 
 
-def test_torchvision_googlenet_returns_a_tensor_in_training() -> None:
-    model = models.create("torchvision:googlenet", num_classes=4).train()
-    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 4)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("torchvision:resnet18", {"in_channels": 1}, "in_channels=1"),
+        ("torchvision:resnet18", {"pretrained": True}, "1000 classes, not 10"),
+        ("resnet20", {"pretrained": True}, "no pretrained weights"),
+        ("timm:coatnet_0_224", {"pretrained": True}, "no pretrained weights"),
+        ("resnet20", {"num_classes": 0}, "num_classes must be at least 1"),
+        ("timm:resnet10t", {"in_channels": 0}, "in_channels must be at least 1"),
+    ],
+)
+def test_what_a_network_cannot_have_is_refused(
+    name: str, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is downloaded."""
+
+    def download(*_: object, **__: object) -> None:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", download)
+    with pytest.raises(ValueError, match=message):
+        models.create(name, **options)
+
+
+@pytest.mark.parametrize(("name", "side"), [("googlenet", 32), ("inception_v3", 75)])
+def test_pretrained_network_can_be_made_again_from_its_name(
+    name: str, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision gives these two auxiliary heads and rescaled inputs when they come with weights."""
+    with monkeypatch.context() as offline:
+        offline.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: {})
+        offline.setattr(nn.Module, "load_state_dict", lambda *_, **__: None)
+        model = models.create(f"torchvision:{name}", num_classes=1000, pretrained=True).eval()
+    assert isinstance(model.lrpet_source, Source)
+    again = model.lrpet_source.build().eval()
+    again.load_state_dict(model.state_dict())
+    assert again.transform_input == model.transform_input
+    x = torch.randn(1, 3, side, side)
+    torch.testing.assert_close(again(x), model(x))
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet10t", 64), ("vit_tiny_patch16_224", 224)])
+def test_timm_adapts_channels(name: str, side: int) -> None:
+    model = models.create(f"timm:{name}", num_classes=4, in_channels=1).eval()
+    assert model(torch.randn(1, 1, side, side)).shape == (1, 4)
+
+
+@pytest.mark.parametrize(("name", "side"), [("googlenet", 32), ("inception_v3", 96)])
+def test_torchvision_gives_a_tensor_in_training(name: str, side: int) -> None:
+    model = models.create(f"torchvision:{name}", num_classes=4).train()
+    assert model(torch.randn(2, 3, side, side)).shape == (2, 4)

@@ -279,7 +279,10 @@ def test_the_state_continues_where_it_was(model: nn.Sequential, plan: lrpet.Plan
     torch.save(projector.state_dict(), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    assert state == projector.state_dict()
+    before, bases = projector.state_dict(), state["bases"]
+    assert {**state, "bases": None} == {**before, "bases": None}
+    assert bases.keys() == projector.plan.ranks.keys()
+    assert all(torch.equal(bases[name], before["bases"][name]) for name in bases)
 
     resumed = lrpet.Projector(model, lrpet.Plan.from_json(plan.to_json()), every=4)
     resumed.load_state_dict(state)

@@ -9,7 +9,7 @@ Energy is the sum of squared singular values, E = Σσᵢ² = ‖W‖²_F. With 
 Rectification wants the best rank-r approximation of the folded matrix M = diag(α)·W, undone afterwards. The projection of M
 is M·V_r·V_rᵀ = diag(α)·(W·V_r·V_rᵀ), so that projecting the rows of W onto the same V_r undoes the scaling exactly, for every
 α, zero and negative ones included, and without a division. The paper divides by α in the damped form α/(α² + 1e-5): the two
-agree where α² ≫ 1e-5, and ours also leaves a matrix that already has rank r as it is.
+agree where α² ≫ 1e-5, and ours also leaves a matrix that already has rank r as it is, if at least r of the αᵢ are not zero.
 
 Source: Guo, Lin, Chen, Xing, Liu, Xu: Compact Model Training by Low-Rank Projection with Energy Transfer,
 IEEE TNNLS 2024, arXiv 2204.05566.
@@ -22,14 +22,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrpet.subspace import leading
+from lrpet.subspace import Subspace, leading
 
 #: A layer whose largest (folded) singular value is below this is dead, and left alone.
 DEAD_BELOW = 1e-4
 
 
 class Projection(NamedTuple):
-    """A projected matrix and what happened to its energy (of the folded matrix, under rectification)."""
+    """A projected matrix and what happened to its energy (of the folded matrix, under rectification).
+
+    Of a stack of matrices, every field has a leading dimension `batch`.
+    """
 
     matrix: Tensor
     """Shape (rows, columns), dtype of the argument: the new weight; the old one if the layer is dead."""
@@ -56,34 +59,42 @@ def project(
     row_scale: Tensor | None = None,
     energy_transfer: bool = True,
     tail_scale: float = 0.0,
+    subspace: Subspace | None = None,
 ) -> Projection:
-    """Project `matrix`, shape (rows, columns), onto the matrices of rank `rank`.
+    """Project `matrix`, shape (rows, columns), onto the matrices of rank `rank`; or each of a stack (batch, rows, columns).
 
     Args:
         matrix: Finite, floating point; half precisions are computed in float32. Unchanged.
         rank: From 1 to min(rows, columns).
-        row_scale: α, shape (rows,): rectify, i.e. find the subspace of diag(α)·matrix.
+        row_scale: α, shape (rows,), or (batch, rows): rectify, i.e. find the subspace of diag(α)·matrix.
         energy_transfer: Hand the pruned energy to the kept singular values.
         tail_scale: ρ in [0, 1]: what pruned singular values are multiplied by. Above 0 the result is not of rank `rank`.
+        subspace: What `lrpet.subspace.leading` found for the stack, if it was asked already.
     """
     weight = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    folded = weight if row_scale is None else row_scale.to(weight.dtype)[:, None] * weight
+    stack = weight if matrix.dim() == 3 else weight[None]
+    if row_scale is not None:
+        row_scale = row_scale.to(weight.dtype).view(stack.shape[:2])
     with torch.autocast(matrix.device.type, enabled=False):  # a loop may step inside an autocast region
-        subspace = leading(folded, rank)
-        coordinates = folded @ subspace.basis  # (rows, r): M·V_r, whose energy is E_r
-        energy, kept = folded.square().sum(), coordinates.square().sum()
-        if row_scale is not None:
-            coordinates = weight @ subspace.basis
-        projected = coordinates @ subspace.basis.mT
+        subspace = subspace or leading(stack, rank, row_scale=row_scale)
+        new = subspace.project(stack)
 
+    energy, kept = _energy(stack, row_scale), _energy(new, row_scale)
     scale = transfer_scale(energy, kept, tail_scale=tail_scale) if energy_transfer else torch.ones_like(energy)
-    new = scale * projected + tail_scale * (weight - projected) if tail_scale else scale * projected
-    dead = subspace.largest < DEAD_BELOW
     after = scale.square() * kept + tail_scale**2 * (energy - kept)
-    return Projection(
-        matrix=torch.where(dead, weight, new).to(matrix.dtype),
-        energy=energy,
-        kept=kept,
-        energy_after=torch.where(dead, energy, after),
-        dead=dead,
-    )
+    if tail_scale:
+        new = scale[:, None, None] * new + tail_scale * (stack - new)
+    else:
+        new *= scale[:, None, None]
+    dead = subspace.largest < DEAD_BELOW
+    if dead.is_cuda or dead.any():  # on a GPU, looking would make the host wait
+        new = torch.where(dead[:, None, None], stack, new)
+    result = Projection(new.to(matrix.dtype), energy, kept, torch.where(dead, energy, after), dead)
+    return result if matrix.dim() == 3 else Projection(*(field[0] for field in result))
+
+
+def _energy(stack: Tensor, row_scale: Tensor | None) -> Tensor:
+    """‖diag(α)·W‖²_F of each matrix of a stack, shape (batch,)."""
+    rows = torch.linalg.vector_norm(stack, dim=-1)
+    scaled: Tensor = rows if row_scale is None else rows * row_scale
+    return scaled.square().sum(-1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,12 @@ from torch import Tensor, nn
 from lrpet.matrix import as_matrix, row_scale
 from lrpet.plan import Plan
 from lrpet.projection import Projection, project
+from lrpet.subspace import WARM_TOLERANCE, Solver, Subspace, leading
+
+#: On a CPU, layers whose smaller side is at most this are solved together; larger ones keep its cores busy by themselves.
+STACKED_UP_TO = 128
+#: The most numbers in one stack.
+STACK_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,11 @@ class LayerReport:
 class Report:
     """What one projection did. Values are read from the device only when `layers` is first looked at."""
 
-    def __init__(self, step: int, ranks: dict[str, int], projections: list[Projection]) -> None:
+    def __init__(self, step: int, ranks: dict[str, int], projections: dict[str, Projection]) -> None:
         self.step = step
         self._ranks = ranks
-        self._values = [torch.stack([p.energy, p.energy_after, p.kept, p.dead.to(p.energy)]) for p in projections]
+        in_order = [projections[name] for name in ranks]
+        self._values = [torch.stack([p.energy, p.energy_after, p.kept, p.dead.to(p.energy)]) for p in in_order]
         self._layers: dict[str, LayerReport] | None = None
 
     @property
@@ -78,6 +86,9 @@ class Projector:
         energy_transfer: Hand the energy of the pruned singular values to the kept ones.
         rectify: Fold each layer's batch norm in, where the plan has one.
         tail_scale: ρ in [0, 1): multiply the pruned singular values by this instead of 0.
+        solver: How leading subspaces are found, see `lrpet.subspace`: "auto" starts from the last projection's where it can;
+            "eigh" and "svd" always start afresh.
+        basis_memory: Bytes that the bases kept for "auto" may take; all of them if None. See `basis_bytes`.
 
     Raises:
         ValueError: the plan is another network's, or an argument is out of range.
@@ -92,15 +103,23 @@ class Projector:
         energy_transfer: bool = True,
         rectify: bool = True,
         tail_scale: float = 0.0,
+        solver: Solver = "auto",
+        basis_memory: int | None = None,
     ) -> None:
         if not callable(every) and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
             raise ValueError(f"every={every!r} must be a number of steps, at least 1, or a schedule (step) -> bool")
         if not 0 <= tail_scale < 1:
             raise ValueError(f"tail_scale={tail_scale!r} must be at least 0 and below 1")
+        if solver not in get_args(Solver):
+            raise ValueError(f"solver={solver!r} must be one of {', '.join(get_args(Solver))}")
+        if basis_memory is not None and basis_memory < 0:
+            raise ValueError(f"basis_memory={basis_memory!r} must be a number of bytes, or None for no limit")
         self.plan = plan
         self.every = every
         self.energy_transfer = energy_transfer
         self.tail_scale = tail_scale
+        self.solver = solver
+        self.basis_memory = basis_memory
         self.steps = 0
         """Optimizer steps seen so far."""
         self.seconds = 0.0
@@ -110,6 +129,8 @@ class Projector:
         self._layers = plan.modules(model)
         partners = {layer.name: layer.batch_norm for layer in plan.layers if rectify and layer.batch_norm is not None}
         self._batch_norms = {name: model.get_submodule(partner) for name, partner in partners.items()}
+        self._stacks = _stacks(self._layers, plan.ranks, self._batch_norms.keys())
+        self._bases: dict[str, Tensor] = {}
 
     def step(self) -> Report | None:
         """Count one optimizer step; project if one is due, and then return its report."""
@@ -121,26 +142,83 @@ class Projector:
     def project(self) -> Report:
         """Project every planned layer now.
 
-        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf; no weight is changed then.
+        All subspaces are found before any weight is changed, so that an error leaves every weight as it was.
+
+        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
         start = time.perf_counter()
         scales = {name: row_scale(batch_norm) for name, batch_norm in self._batch_norms.items()}
         self._check_finite(scales)
-        projections = [
-            project(
-                as_matrix(_weight(module)),
-                self.plan.ranks[name],
-                row_scale=scales.get(name),
+        found = self._subspaces(scales)
+        projections: dict[str, Projection] = {}
+        for names, subspace in zip(self._stacks, found, strict=True):
+            projected = project(
+                self._stack(names),
+                self.plan.ranks[names[0]],
+                row_scale=_stacked(scales, names),
                 energy_transfer=self.energy_transfer,
                 tail_scale=self.tail_scale,
+                subspace=subspace,
             )
-            for name, module in self._layers.items()
-        ]
-        for module, projection in zip(self._layers.values(), projections, strict=True):
-            _weight(module).copy_(projection.matrix.view_as(_weight(module)))
+            for i, name in enumerate(names):
+                weight = _weight(self._layers[name])
+                weight.copy_(projected.matrix[i].view_as(weight))
+                projections[name] = Projection(weight, *(field[i] for field in projected[1:]))
+        self._keep_bases(found)
         self.last = Report(self.steps, self.plan.ranks, projections)
         self.seconds += time.perf_counter() - start
         return self.last
+
+    @property
+    def basis_bytes(self) -> int:
+        """Memory that the bases for the next warm start take."""
+        return sum(basis.nbytes for basis in self._bases.values())
+
+    def _subspaces(self, scales: dict[str, Tensor]) -> list[Subspace]:
+        """The leading subspace of every stack; a warm start that is not good enough is solved again."""
+        found = [self._solved(names, scales, self.solver) for names in self._stacks]
+        if any(subspace.error.is_cuda for subspace in found):
+            torch.cuda.synchronize()
+        for i, names in enumerate(self._stacks):
+            for solver in ("eigh", "svd"):
+                if bool((found[i].error <= WARM_TOLERANCE).all()):
+                    break
+                found[i] = self._solved(names, scales, solver)
+            else:
+                if not bool(found[i].error.isfinite().all()):
+                    raise ValueError(
+                        f"no solver converged for {', '.join(names)} at step {self.steps}: nothing was projected"
+                    )
+        return found
+
+    def _solved(self, names: tuple[str, ...], scales: dict[str, Tensor], solver: Solver) -> Subspace:
+        stack = self._stack(names)
+        weight = stack.to(torch.promote_types(stack.dtype, torch.float32))
+        rank = self.plan.ranks[names[0]]
+        scale = _stacked(scales, names)
+        basis = _stacked(self._bases, names)
+        try:
+            return leading(weight, rank, row_scale=scale, start=basis, solver=solver)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            failed = weight.new_full((len(names),), torch.inf)
+            return Subspace(weight, weight, False, weight, failed, failed)
+
+    def _keep_bases(self, found: list[Subspace]) -> None:
+        """Keep the bases for the next warm start, the smallest first, as far as the memory allowed for them goes."""
+        self._bases = {}
+        if self.solver != "auto":
+            return
+        left = float("inf") if self.basis_memory is None else self.basis_memory
+        bases = [(names, subspace.basis) for names, subspace in zip(self._stacks, found, strict=True)]
+        for names, basis in sorted(bases, key=lambda pair: pair[1].nbytes):
+            if (left := left - basis.nbytes) < 0:
+                break
+            self._bases.update(zip(names, basis.unbind(0), strict=True))
+
+    def _stack(self, names: tuple[str, ...]) -> Tensor:
+        """The weights of equally shaped layers as one stack of matrices, (batch, rows, columns)."""
+        matrices = [as_matrix(_weight(self._layers[name])) for name in names]
+        return matrices[0][None] if len(matrices) == 1 else torch.stack(matrices)
 
     def _check_finite(self, scales: dict[str, Tensor]) -> None:
         tensors = {name: [_weight(module)] for name, module in self._layers.items()}
@@ -158,16 +236,16 @@ class Projector:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values from which `load_state_dict` continues."""
-        return {"steps": self.steps, "seconds": self.seconds, "ranks": self.plan.ranks}
+        """Plain values, and tensors under "bases", from which `load_state_dict` continues to the same bits.
+
+        The bases may be left out of what is stored: the next projection is then slower, and right all the same.
+        """
+        return {"steps": self.steps, "seconds": self.seconds, "ranks": self.plan.ranks, "bases": dict(self._bases)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`. Raises ValueError if it belongs to a projector with other layers or ranks."""
-        if (
-            not isinstance(state, dict)
-            or state.keys() != self.state_dict().keys()
-            or not isinstance(state["ranks"], dict)
-        ):
+        needed = self.state_dict().keys() - {"bases"}
+        if not isinstance(state, dict) or state.keys() - {"bases"} != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
         if state["ranks"] != self.plan.ranks:
             changed = sorted(dict(state["ranks"].items() ^ self.plan.ranks.items()))
@@ -175,7 +253,38 @@ class Projector:
                 f"this state was saved with other ranks for {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}: "
                 "make the projector from the plan that was saved with it"
             )
+        bases = state.get("bases") or {}
+        for name, basis in bases.items():
+            matrix = as_matrix(_weight(self._layers[name])) if name in self._layers else None
+            if matrix is None or basis.shape != (min(matrix.shape), self.plan.ranks[name]):
+                raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+        self._bases = {name: basis.to(_weight(self._layers[name]).device) for name, basis in bases.items()}
+
+
+def _stacks(
+    layers: Mapping[str, nn.Module], ranks: Mapping[str, int], rectified: Collection[str]
+) -> list[tuple[str, ...]]:
+    """The layers' names, those together that are solved as one batch: equal in all that matters, and small."""
+    groups: dict[Any, list[str]] = defaultdict(list)
+    for name, module in layers.items():
+        weight = _weight(module)
+        shape = as_matrix(weight).shape
+        small = min(shape) <= STACKED_UP_TO or weight.is_cuda
+        alike = (shape, ranks[name], name in rectified, weight.dtype, weight.device)
+        groups[alike if small else name].append(name)
+    stacks = []
+    for names in groups.values():
+        most = max(1, STACK_ELEMENTS // _weight(layers[names[0]]).numel())
+        stacks += [tuple(names[i : i + most]) for i in range(0, len(names), most)]
+    return stacks
+
+
+def _stacked(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor | None:
+    """The tensors of these layers as one; None unless all of them have one."""
+    if not all(name in tensors for name in names):
+        return None
+    return tensors[names[0]][None] if len(names) == 1 else torch.stack([tensors[name] for name in names])
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -55,7 +57,7 @@ def names() -> list[str]:
 
 
 def create(name: str, *, num_classes: int = 10, in_channels: int = 3, pretrained: bool = False) -> nn.Module:
-    """Make a network.
+    """Make a network. Its weights come from torch's global random generator: `torch.manual_seed` decides them.
 
     Args:
         name: One of `names()` (CIFAR forms), `timm:NAME`, or `torchvision:NAME` (classification).
@@ -67,13 +69,16 @@ def create(name: str, *, num_classes: int = 10, in_channels: int = 3, pretrained
         ValueError: an unknown name, with the nearest known ones, or arguments this network cannot have.
         ImportError: the library is not installed.
     """
+    for what, number in {"num_classes": num_classes, "in_channels": in_channels}.items():
+        if number < 1:
+            raise ValueError(f"{what} must be at least 1; got {number}")
     library, _, rest = name.rpartition(":")
     if library == "timm":
         model = _timm(rest, num_classes, in_channels, pretrained)
     elif library == "torchvision":
         model = _torchvision(rest, num_classes, in_channels, pretrained)
     elif library or name not in ZOO:
-        raise ValueError(_unknown(name, [*ZOO, *(f"{lib}:{rest}" for lib in ("timm", "torchvision"))]))
+        raise ValueError(_unknown(name, [*_elsewhere(rest), *difflib.get_close_matches(rest, ZOO)]))
     elif pretrained:
         raise ValueError(f"there are no pretrained weights for {name!r}: leave pretrained off")
     else:
@@ -83,40 +88,72 @@ def create(name: str, *, num_classes: int = 10, in_channels: int = 3, pretrained
 
 
 def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError("models called timm:NAME need timm: pip install 'lrpet[train]'", name="timm") from error
-    if not timm.is_model(name):
-        raise ValueError(_unknown(f"timm:{name}", [f"timm:{known}" for known in timm.list_models()]))
+    timm = _library("timm")
+    known = _library_names("timm", tags="." in name)
+    if not timm.is_model(name) or ("." in name and name not in known):
+        raise ValueError(_unknown(f"timm:{name}", [f"timm:{near}" for near in difflib.get_close_matches(name, known)]))
+    if pretrained and name in known and not timm.is_model_pretrained(name):
+        raise ValueError(f"there are no pretrained weights for 'timm:{name}': leave pretrained off")
     model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels)
     return model
 
 
 def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
-    try:
-        import torchvision
-    except ImportError as error:
-        message = "models called torchvision:NAME need torchvision: pip install 'lrpet[train]'"
-        raise ImportError(message, name="torchvision") from error
-    known = torchvision.models.list_models(module=torchvision.models)
+    library = _library("torchvision").models
+    known = _library_names("torchvision")
     if name not in known:
-        raise ValueError(_unknown(f"torchvision:{name}", [f"torchvision:{other}" for other in known]))
+        near = [f"torchvision:{near}" for near in difflib.get_close_matches(name, known)]
+        raise ValueError(_unknown(f"torchvision:{name}", near))
     if in_channels != 3:
         raise ValueError(f"torchvision:{name} takes images of 3 channels, not in_channels={in_channels}; timm's adapt")
-    if pretrained:
-        model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
-        if num_classes != 1000:
-            raise ValueError(
-                f"torchvision:{name} with pretrained weights has 1000 classes, not {num_classes}; timm's adapt"
-            )
+    if pretrained and num_classes != 1000:
+        raise ValueError(
+            f"torchvision:{name} with pretrained weights has 1000 classes, not {num_classes}; timm's adapt"
+        )
+    # With their weights these two rescale their input, so they do without them too: one name, one function.
+    inception = name in ("googlenet", "inception_v3")
+    options: dict[str, Any] = {"transform_input": True} if inception else {}
+    if not pretrained:
+        options |= {"aux_logits": False, "init_weights": True} if inception else {}
+        model: nn.Module = library.get_model(name, weights=None, num_classes=num_classes, **options)
         return model
-    heads = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **heads)
+    model = library.get_model(name, weights="DEFAULT", **options)
+    if name == "inception_v3":  # torchvision refuses aux_logits=False together with weights
+        model.aux_logits, model.AuxLogits = False, None  # type: ignore[assignment]
     return model
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=4)
+def _library(name: str) -> Any:
+    """timm or torchvision, imported when first asked for."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        message = f"models called {name}:NAME need {name}: pip install 'lrpet[train]'"
+        raise ImportError(message, name=name) from error
+
+
+def _library_names(library: str, *, tags: bool = False) -> list[str]:
+    """The classification networks of timm (`tags`: as ARCHITECTURE.WEIGHTS) or torchvision."""
+    module = _library(library)
+    known: list[str] = (
+        module.list_models(include_tags=tags) if library == "timm" else module.models.list_models(module=module.models)
+    )
+    return known
+
+
+def _elsewhere(name: str) -> list[str]:
+    """`name` with the prefix of each installed library that has it."""
+    found = []
+    for library in ("timm", "torchvision"):
+        with contextlib.suppress(ImportError):
+            if name in _library_names(library):
+                found.append(f"{library}:{name}")
+    return found
+
+
+def _unknown(name: str, near: list[str]) -> str:
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"there is no model {name!r}.{hint} Known are {', '.join(ZOO)}, timm:NAME and torchvision:NAME."
+    return (
+        f"there is no model {name!r}.{hint} Known are {', '.join(ZOO)} (lrpet.models.names() lists these), "
+        "and every timm:NAME and torchvision:NAME."
+    )

@@ -47,7 +47,7 @@ class Inception(nn.Module):
 
 class GoogLeNet(nn.Module):
     """Szegedy et al., 2015, in the form the pruning literature uses on CIFAR-10: batch norm, a single 3×3 stem of 192
-    channels, no auxiliary heads.
+    channels, no auxiliary heads. At 32×32 and 10 classes: 1.52 G multiply-adds, 6.16 M parameters.
     """
 
     def __init__(self, *, num_classes: int = 10, in_channels: int = 3) -> None:

@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from lrpet import Plan, Projector, Report
 from lrpet.files import written_whole
@@ -90,7 +91,12 @@ class RunFolder:
         target = self._checkpoints / f"epoch-{progress.epoch:05d}"
         with written_whole(target, overwrite=True) as temporary:
             accelerator.save_state(str(temporary))
-            state = {"progress": asdict(progress), "projector": projector.state_dict()}
+            plain = projector.state_dict()
+            save_file(
+                {name: basis.contiguous() for name, basis in plain.pop("bases").items()},
+                temporary / "bases.safetensors",
+            )
+            state = {"progress": asdict(progress), "projector": plain}
             (temporary / "run.json").write_text(json.dumps(state), encoding="utf-8")
         for other in self._checkpoints.iterdir():
             if other != target:
@@ -103,7 +109,7 @@ class RunFolder:
         if latest is not None:
             try:
                 state = json.loads((latest / "run.json").read_text(encoding="utf-8"))
-                projector.load_state_dict(state["projector"])
+                projector.load_state_dict({**state["projector"], "bases": load_file(latest / "bases.safetensors")})
                 accelerator.load_state(str(latest))
                 progress = Progress(**state["progress"])
             except UNREADABLE as error:
