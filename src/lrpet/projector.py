@@ -124,6 +124,8 @@ class Projector:
         """Optimizer steps seen so far."""
         self.seconds = 0.0
         """Wall time that projecting took from the host so far."""
+        self.solved_again = 0
+        """Layers, over all projections, whose first solution was not good enough: a warm start that was too far off."""
         self.last: Report | None = None
         """Report of the latest projection."""
         self._layers = plan.modules(model)
@@ -184,6 +186,7 @@ class Projector:
                 if bool((found[i].error <= WARM_TOLERANCE).all()):
                     break
                 found[i] = self._solved(names, scales, solver)
+                self.solved_again += len(names)
             else:
                 if not bool(found[i].error.isfinite().all()):
                     raise ValueError(

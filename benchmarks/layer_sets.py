@@ -1,0 +1,115 @@
+"""The sets of layers that projection is timed on: networks after some real training, with a projection behind them.
+
+The networks learn 8×8 digits (they come with scikit-learn) blown up to their input size; the transformer block of the size of a
+7B language model learns to imitate a random linear map. What matters is that the weights carry gradients of a real loss: the
+pruned singular values at the next projection are what training has put there since the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import lrpet
+from lrpet import models
+from lrpet.train.data import MemoryImages, load
+
+
+class Block(nn.Module):
+    """Attention's query projection and the first linear of the MLP, at the size of a 7B language model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(4096, 4096, bias=False)
+        self.up = nn.Linear(4096, 11008, bias=False)
+        self.readout = nn.Linear(11008, 64, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = F.rms_norm(x, (4096,))
+        hidden = F.rms_norm(x + self.query(normalised), (4096,))
+        logits: Tensor = self.readout(F.silu(self.up(hidden)))
+        return logits
+
+
+@dataclass(frozen=True)
+class LayerSet:
+    """How a set is made."""
+
+    build: Callable[[], nn.Module]
+    keep: float
+    image_size: int | None
+    steps: int
+    """Training steps before the first projection, and between it and the measurement."""
+    lr: float
+    batch: int = 64
+
+
+SETS = {
+    "resnet20": LayerSet(lambda: models.create("resnet20"), 0.38, 32, 60, 0.1),
+    "resnet56": LayerSet(lambda: models.create("resnet56"), 0.43, 32, 40, 0.1),
+    "resnet50": LayerSet(lambda: models.create("torchvision:resnet50"), 0.38, 32, 40, 0.05),
+    "vit_b16": LayerSet(lambda: models.create("torchvision:vit_b_16"), 0.38, 224, 8, 0.02, 8),
+    "block_7b": LayerSet(Block, 0.38, None, 10, 0.05),
+}
+
+
+def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, lrpet.Projector]:
+    """The set's network, trained, projected once from cold, and trained on; its projector is ready for a warm projection."""
+    chosen = SETS[name]
+    torch.manual_seed(0)
+    network = chosen.build().to(device)
+    batch = _digits(chosen, device) if chosen.image_size else _imitation(device)
+    linears = (lambda module, name: "mlp" in name) if name == "vit_b16" else None
+    if name == "block_7b":
+        linears = lambda module, name: name != "readout"  # noqa: E731
+    plan = lrpet.plan(network, batch()[0][:1], keep=chosen.keep, include=linears, factorize_all=True)
+    projector = lrpet.Projector(network, plan, every=10**9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=chosen.lr, momentum=0.9, weight_decay=1e-4)
+    network.train()
+    for part in range(2):
+        for _ in range(chosen.steps):
+            inputs, labels = batch()
+            loss = F.cross_entropy(network(inputs), labels)
+            if not math.isfinite(loss.item()):
+                raise ValueError(f"training {name} diverged")
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if part == 0:
+            projector.project()
+    return network, plan, projector
+
+
+def _digits(chosen: LayerSet, device: torch.device) -> Callable[[], tuple[Tensor, Tensor]]:
+    images = load("digits").train
+    assert isinstance(images, MemoryImages)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        picked = torch.randint(len(images), (chosen.batch,))
+        small = images.pixels[picked].float().sub(128).div(64).expand(-1, 3, -1, -1)
+        return F.interpolate(small, size=chosen.image_size, mode="bilinear").to(device), images.labels[picked].to(
+            device
+        )
+
+    return batch
+
+
+def _imitation(device: torch.device) -> Callable[[], tuple[Tensor, Tensor]]:
+    teacher = torch.randn(4096, 64)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        inputs = torch.randn(256, 4096)
+        return inputs.to(device), (inputs @ teacher).argmax(-1).to(device)
+
+    return batch
+
+
+def state_of(network: nn.Module, plan: lrpet.Plan) -> dict[str, Any]:
+    """The planned weights, copied, by name."""
+    return {name: module.weight.detach().clone() for name, module in plan.modules(network).items()}  # type: ignore[union-attr,operator]

@@ -1,0 +1,184 @@
+"""How long a projection takes, and how right it is: full SVDs, the Gram matrix, and a warm start.
+
+    python benchmarks/projection.py OUT.json [--sets resnet20 resnet56 ...] [--rounds 7] [--device cpu]
+
+Contenders take turns in one process. `svd` is what the method's authors do: a full SVD of each (folded) matrix, reconstructed
+from its leading part, one layer after another. `cold` and `warm` are lrpet.Projector, without and with the last projection's
+bases. `products` is the bound: the matrix products without which no warm projection can do, and nothing else: one power
+step (through the Gram matrix or as two products, whichever has fewer operations) and the two products of the rebuild.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lrpet
+from lrpet.matrix import as_matrix, row_scale
+from lrpet.subspace import leading
+from lrpet.train.provenance import provenance
+
+sys.path.insert(0, str(Path(__file__).parent))
+from layer_sets import SETS, state_of, trained
+
+UNDAMPED = 1e-5
+
+
+@torch.no_grad()
+def full_svd(weights: dict[str, Tensor], scales: dict[str, Tensor], ranks: dict[str, int]) -> dict[str, Tensor]:
+    """The authors' way: U·diag(σ)·Vᵀ of each folded matrix with energy transfer, unfolded with α/(α² + 1e-5)."""
+    projected = {}
+    for name, weight in weights.items():
+        scale, rank = scales.get(name), ranks[name]
+        folded = as_matrix(weight) if scale is None else scale[:, None] * as_matrix(weight)
+        left, values, right = torch.linalg.svd(folded, full_matrices=False)
+        kept = values[:rank] * (values.square().sum() / values[:rank].square().sum()).sqrt()
+        new = (left[:, :rank] * kept) @ right[:rank]
+        projected[name] = new if scale is None else new * (scale / (scale.square() + UNDAMPED))[:, None]
+    return projected
+
+
+def products(weights: dict[str, Tensor], ranks: dict[str, int]) -> Callable[[], None]:
+    """The products of one power step and of the rebuild, for every layer."""
+    work = []
+    for name, weight in weights.items():
+        matrix = as_matrix(weight).contiguous()
+        matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+        basis = torch.randn(matrix.shape[0], ranks[name], device=matrix.device)
+        small, large = matrix.shape
+        gram = small * large + small * ranks[name] < 2 * large * ranks[name]
+        work.append((matrix, basis, gram))
+
+    @torch.no_grad()
+    def run() -> None:
+        for matrix, basis, gram in work:
+            _ = (matrix @ matrix.mT) @ basis if gram else matrix @ (matrix.mT @ basis)
+            _ = basis @ (basis.mT @ matrix)
+
+    return run
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - begin)
+
+
+def restore(network: nn.Module, plan: lrpet.Plan, weights: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, module in plan.modules(network).items():
+            module.weight.copy_(weights[name])  # type: ignore[operator,union-attr]
+
+
+@torch.no_grad()
+def errors(
+    network: nn.Module, plan: lrpet.Plan, before: dict[str, Tensor], scales: dict[str, Tensor]
+) -> dict[str, float]:
+    """Relative error of the (folded) weights in `network` against a float64 reference, and of their energy; worst layer."""
+    worst, energy_error = 0.0, 0.0
+    for name, module in plan.modules(network).items():
+        scale = scales.get(name, torch.ones(len(before[name]), device=before[name].device)).double()[:, None]
+        weight = as_matrix(before[name]).double()
+        folded = scale * weight
+        if min(weight.shape) <= 1024:
+            left, values, right = torch.linalg.svd(folded, full_matrices=False)
+            rank = plan.ranks[name]
+            exact = (left[:, :rank] * values[:rank]) @ right[:rank]
+        else:  # a float64 Gram matrix is as exact here, and hours faster
+            exact = leading(folded[None], plan.ranks[name], solver="eigh").project(folded[None])[0]
+        exact = exact * (folded.norm() / exact.norm())
+        got = scale * as_matrix(module.weight).double()  # type: ignore[arg-type]
+        worst = max(worst, ((got - exact).norm() / exact.norm()).item())
+        energy_error = max(energy_error, (got.square().sum() / folded.square().sum() - 1).abs().item())
+    return {"relative_error": worst, "energy_error": energy_error}
+
+
+def measure(name: str, *, rounds: int, device: torch.device) -> dict[str, Any]:
+    network, plan, projector = trained(name, device=device)
+    before = state_of(network, plan)
+    partners = {layer.name: layer.batch_norm for layer in plan.layers if layer.batch_norm is not None}
+    scales = {layer: row_scale(network.get_submodule(partner)) for layer, partner in partners.items()}
+    state = projector.state_dict()
+    cold = lrpet.Projector(network, plan, every=1, solver="eigh")
+    bound = products(before, plan.ranks)
+
+    def warm() -> None:
+        projector.project()
+
+    contenders: dict[str, Callable[[], Any]] = {
+        "products": bound,
+        "warm": warm,
+        "cold": cold.project,
+        "svd": lambda: full_svd(before, scales, plan.ranks),
+    }
+    times: dict[str, list[float]] = {contender: [] for contender in contenders}
+    accuracy = {}
+    few = max(1, rounds // 3)
+    for turn in range(rounds + 1):  # the first turn warms up and is not counted
+        for contender, work in contenders.items():
+            if contender == "svd" and (turn > few or (turn == 0 and name == "block_7b")):
+                continue
+            restore(network, plan, before)
+            projector.load_state_dict(state)
+            elapsed = timed(work, device)
+            if turn:
+                times[contender].append(elapsed)
+            if turn == 0 and contender in ("warm", "cold"):
+                accuracy[contender] = errors(network, plan, before, scales)
+    median = {contender: statistics.median(values) for contender, values in times.items()}
+    restore(network, plan, before)
+    projector.load_state_dict(state)
+    pruned = projector.project().pruned
+    return {
+        "layers": len(plan.ranks),
+        "weights": sum(weight.numel() for weight in before.values()),
+        "keep": SETS[name].keep,
+        "milliseconds": median,
+        "rounds": {contender: len(values) for contender, values in times.items()},
+        "speedup_over_svd": {contender: median["svd"] / median[contender] for contender in ("cold", "warm")},
+        "warm_over_products": median["warm"] / median["products"],
+        "accuracy": accuracy,
+        "pruned_energy": pruned,
+        "warm_solved_again": projector.solved_again,
+        "basis_bytes": projector.basis_bytes,
+        "weight_bytes": sum(weight.nbytes for weight in before.values()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    results: dict[str, Any] = {**provenance(), "seed": 0, "sets": {}}
+    for name in options.sets:
+        results["sets"][name] = measure(name, rounds=options.rounds, device=device)
+        row = results["sets"][name]
+        print(
+            name,
+            json.dumps(
+                {key: row[key] for key in ("milliseconds", "speedup_over_svd", "warm_over_products", "accuracy")}
+            ),
+        )
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
