@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import gzip
+import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from PIL import Image
 
 from lrpet.train.batches import FileBatches, MemoryBatches, batches
 from lrpet.train.data import Dataset, FileImages, MemoryImages, load, split
+from lrpet.train.formats import read_idx
 
 CPU = torch.device("cpu")
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
@@ -42,7 +45,7 @@ def write_binary(folder: Path) -> None:
 def write_python(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name, (images, labels) in cifar_arrays().items():
-        (folder / name).write_bytes(pickle.dumps({b"data": images, b"labels": labels.tolist()}))
+        (folder / name).write_bytes(pickle.dumps({b"data": images, b"labels": labels.tolist()}, protocol=2))
 
 
 def write_idx(folder: Path, *, zipped: bool) -> None:
@@ -81,13 +84,13 @@ def test_cifar_layouts_agree(tmp_path: Path, named: bool) -> None:
 
 
 class Evil:
-    """Unpickled without care, this writes a file."""
+    """Unpickled without care, this calls a function."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, function: Callable[..., Any], *args: object) -> None:
+        self.call = function, args
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return Path.touch, (self.path,)
+        return self.call
 
 
 def truncated(path: Path) -> None:
@@ -120,18 +123,35 @@ def test_damaged_python_files_are_named(tmp_path: Path, damage: Callable[[Path],
 
 @pytest.mark.parametrize(
     "content",
-    [{b"data": np.zeros((2, 3072), np.float32), b"labels": [0, 1]}, {b"data": np.zeros((2, 5), np.uint8)}, [1, 2]],
+    [
+        {b"data": np.zeros((2, 3072), np.float32), b"labels": [0, 1]},
+        {b"data": np.zeros((2, 5), np.uint8)},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1.5, 2.5]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [None, None]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": ["a", "b"]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]},
+        [1, 2],
+    ],
 )
 def test_other_pickles_are_refused(tmp_path: Path, content: object) -> None:
     write_python(tmp_path / "cifar-10-batches-py")
-    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(content))
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(ValueError, match="data_batch_1"):
         load("cifar10", tmp_path)
 
 
-def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [(Path.touch, "{}"), (os.system, "touch '{}'"), (builtins.eval, "open({!r}, 'w').close()")],
+    ids=["touch", "system", "eval"],
+)
+def test_a_pickle_cannot_run_code(tmp_path: Path, function: Callable[..., Any], argument: str, protocol: int) -> None:
     write_python(tmp_path / "cifar-10-batches-py")
-    evil = pickle.dumps({b"data": Evil(tmp_path / "touched"), b"labels": []})
+    filled = argument.format(str(tmp_path / "touched"))
+    evil = pickle.dumps(
+        {b"data": Evil(function, Path(filled) if function is Path.touch else filled)}, protocol=protocol
+    )
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(evil)
     with pytest.raises(ValueError, match="it asks for"):
         load("cifar10", tmp_path)
@@ -157,6 +177,42 @@ def test_damaged_idx_files_are_named(tmp_path: Path, damage: Callable[[Path], No
     damage(tmp_path / "data" / f"t10k-images-idx3-ubyte{'.gz' if zipped else ''}")
     with pytest.raises(ValueError, match="t10k-images-idx3-ubyte"):
         load("fashion-mnist", tmp_path / "data")
+
+
+def test_every_damaged_byte_of_a_gzipped_file_is_a_value_error(tmp_path: Path) -> None:
+    values = np.repeat(np.arange(8, dtype=np.uint8), 98)
+    whole = gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 1, 28, 28) + values.tobytes())
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    for at in range(10, len(whole)):  # the first ten bytes are gzip's header, of which some mean nothing
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="train-images-idx3-ubyte"):
+            read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "body"),
+    [
+        (8, (0, 28, 28), b""),
+        (8, (2**31, 2**31, 4), b""),
+        (8, (3,), b"12"),
+        (11, (2,), b"1234"),
+    ],
+    ids=["no images", "product beyond 64 bits", "too short", "16-bit values"],
+)
+def test_odd_idx_files_are_named(tmp_path: Path, kind: int, shape: tuple[int, ...], body: bytes) -> None:
+    path = tmp_path / "odd-idx3-ubyte"
+    path.write_bytes(bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + body)
+    with pytest.raises(ValueError, match="odd-idx3-ubyte"):
+        read_idx(path)
+
+
+def test_idx_images_must_be_square_and_as_many_as_labels(tmp_path: Path) -> None:
+    write_idx(tmp_path / "data", zipped=False)
+    path = tmp_path / "data" / "train-images-idx3-ubyte"
+    for shape, message in (((40, 28, 20), "28×20"), ((39, 28, 28), "do not belong together")):
+        path.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", *shape) + bytes(int(np.prod(shape))))
+        with pytest.raises(ValueError, match=message):
+            load("fashion-mnist", tmp_path / "data")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", "CIFAR10"), ("fashion-mnist", "FashionMNIST")])

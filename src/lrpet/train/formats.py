@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,12 @@ def read_cifar_pickle(path: Path) -> Arrays:
         or images.ndim != 2
         or images.shape[1] != RECORD - 1
         or labels.shape != images.shape[:1]
+        or labels.dtype.kind not in "iu"
     ):
-        raise ValueError(f"{path} holds images {images.shape} {images.dtype} and labels {labels.shape}: fetch it again")
+        raise ValueError(
+            f"{path} holds images {images.shape} {images.dtype} and labels {labels.shape} {labels.dtype}, "
+            f"not (N, {RECORD - 1}) uint8 and (N,) integers: fetch it again"
+        )
     return _checked(
         path, torch.from_numpy(images.copy()).view(-1, 3, 32, 32), torch.from_numpy(labels.astype(np.int64))
     )
@@ -99,6 +105,10 @@ def find_idx(folder: Path) -> tuple[Arrays, Arrays] | None:
             raise ValueError(
                 f"{by_name[images_name]} and {labels_name} do not belong together: {images.shape}, {labels.shape}"
             )
+        if images.shape[1] != images.shape[2]:
+            raise ValueError(
+                f"{by_name[images_name]} has images of {images.shape[1]}×{images.shape[2]}, not square ones"
+            )
         parts.append(_checked(by_name[labels_name], images[:, None], labels.long()))
     return parts[0], parts[1]
 
@@ -109,17 +119,16 @@ def read_idx(path: Path) -> Tensor:
     if path.suffix == ".gz":
         try:
             data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error}. Fetch it again.") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or len(data) < 4 + 4 * data[3]:
         raise ValueError(f"{path} is no idx file of bytes: it starts with {data[:4].hex(' ')}")
     header = 4 + 4 * data[3]
     shape = struct.unpack(f">{data[3]}I", data[4:header])
-    if len(data) - header != int(np.prod(shape)):
-        raise ValueError(
-            f"{path} should hold {int(np.prod(shape)):,} values and holds {len(data) - header:,}: fetch it again"
-        )
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header).view(*shape)
+    count = math.prod(shape)
+    if not count or len(data) - header != count:
+        raise ValueError(f"{path} should hold {count:,} values and holds {len(data) - header:,}: fetch it again")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header).view(shape)
 
 
 def _bytes(path: Path) -> bytes:
@@ -129,7 +138,9 @@ def _bytes(path: Path) -> bytes:
 
 
 def _checked(path: Path, images: Tensor, labels: Tensor) -> Arrays:
-    if len(labels) == 0 or int(labels.min()) < 0 or int(labels.max()) > 9:
+    if len(labels) == 0:
+        raise ValueError(f"{path} has no images: fetch it again")
+    if int(labels.min()) < 0 or int(labels.max()) > 9:
         raise ValueError(
             f"{path} has labels from {int(labels.min())} to {int(labels.max())}, not 0 to 9: it is damaged, or another set"
         )
