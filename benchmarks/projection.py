@@ -80,7 +80,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 def restore(network: nn.Module, plan: lrpet.Plan, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, module in plan.modules(network).items():
-            module.weight.copy_(weights[name])  # type: ignore[operator,union-attr]
+            module.weight.copy_(weights[name])  # type: ignore[operator]
 
 
 @torch.no_grad()

@@ -189,6 +189,14 @@ def test_an_existing_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_overwrite_spares_what_is_no_compact_model(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="no compact model"):
+        lrpet.save(compact_resnet(), tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
 def test_overwrite(tmp_path: Path) -> None:
     folder = lrpet.save(compact_tied(), tmp_path / "compact")
     (folder / "left over").write_text("old")

@@ -446,3 +446,9 @@ def test_a_plan_for_another_network_is_refused(small: Small, change: str, messag
     assert list(plan.modules(small)) == ["first", "second", "hidden"]
     with pytest.raises(ValueError, match=message):
         plan.modules(other_network(change))
+
+
+def test_ranks_and_include_together_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match="ranks or include, not both"):
+        lrpet.plan(model, torch.zeros(1, 8), ranks={"0": 2}, include=lambda module, name: True)

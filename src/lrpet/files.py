@@ -45,7 +45,7 @@ def save(
 
     Raises:
         ValueError: `model` is not a compact model.
-        FileExistsError: `folder` exists and `overwrite` is not set.
+        FileExistsError: `folder` exists, and `overwrite` is not set or it is something else than a compact model.
     """
     plan = getattr(model, "lrpet_plan", None)
     if not isinstance(plan, Plan):
@@ -62,6 +62,10 @@ def save(
         "plan": plan.to_dict(),
         "metadata": dict(metadata or {}),
     }
+    if overwrite and Path(folder).exists() and not (Path(folder) / MANIFEST).is_file():
+        raise FileExistsError(
+            f"{folder} exists and is no compact model, so it is not overwritten: choose another folder"
+        )
     with written_whole(Path(folder), overwrite=overwrite) as temporary:
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

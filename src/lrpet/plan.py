@@ -222,6 +222,8 @@ def plan(
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) != 1:
         raise ValueError(f"give exactly one of keep, macs, params and ranks; got {' and '.join(given) or 'none'}")
+    if ranks is not None and include is not None:
+        raise ValueError("give ranks or include, not both: ranks names the layers itself")
     for name in ("keep", "macs", "params"):
         value = budgets[name]
         if value is not None and not (isinstance(value, int | float) and 0 < value <= 1):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrpet.subspace import Subspace, leading
+from lrpet.subspace import Subspace, full_precision, leading
 
 #: A layer whose largest (folded) singular value is below this is dead, and left alone.
 DEAD_BELOW = 1e-4
@@ -75,7 +75,7 @@ def project(
     stack = weight if matrix.dim() == 3 else weight[None]
     if row_scale is not None:
         row_scale = row_scale.to(weight.dtype).view(stack.shape[:2])
-    with torch.autocast(matrix.device.type, enabled=False):  # a loop may step inside an autocast region
+    with full_precision(matrix.device):
         subspace = subspace or leading(stack, rank, row_scale=row_scale)
         new = subspace.project(stack)
 

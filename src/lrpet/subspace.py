@@ -19,6 +19,8 @@ certain eigenvalue problems, SIAM Review 15 (1973), for what it misses.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
@@ -77,12 +79,27 @@ def leading(
 
     Raises torch.linalg.LinAlgError if a decomposition does not converge.
     """
-    with torch.autocast(weight.device.type, enabled=False):  # a loop may step inside an autocast region
+    with full_precision(weight.device):
         if solver == "svd":
             return _from_svd(weight, rank, row_scale)
         if solver == "auto" and start is not None:
             return _warm(weight, rank, row_scale, start)
         return _from_gram(weight, rank, row_scale)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, float32 products are float32 products: a loop may step under autocast, or allow TF32 or bfloat16 for speed."""
+    before = torch.get_float32_matmul_precision()
+    with torch.autocast(device.type, enabled=False):
+        if before == "highest":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def _from_svd(weight: Tensor, rank: int, row_scale: Tensor | None) -> Subspace:

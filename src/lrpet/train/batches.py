@@ -143,11 +143,11 @@ class _Files(TorchDataset[tuple[Tensor, int]]):
         try:
             with Image.open(self.images.paths[index]) as file:
                 image = file.convert("RGB")
-        except OSError as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"{self.images.paths[index]} is no readable image: {error}") from None
         with torch.random.fork_rng(devices=[]):
             if self.seed is not None:
-                torch.manual_seed(_mixed(self.seed, self.epoch, index))
+                torch.default_generator.manual_seed(_mixed(self.seed, self.epoch, index))  # the CPU's alone
             return self.transform(image), int(self.images.labels[index])
 
 

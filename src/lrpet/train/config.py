@@ -45,6 +45,9 @@ class Config(BaseModel):
     energy_transfer: bool = _field("compression", True, "hand the pruned energy to the kept singular values")
     rectify: bool = _field("compression", True, "fold batch norms in when projecting")
     tail_scale: float = _field("compression", 0.0, "multiply pruned singular values by this instead of 0", ge=0, lt=1)
+    solver: Literal["auto", "eigh", "svd"] = _field(
+        "compression", "auto", "how leading subspaces are found: warm started where possible, or afresh each time"
+    )
     factorize_all: bool = _field("compression", False, "factorise even where that saves nothing")
     reestimate_bn: bool = _field(
         "compression", True, "re-estimate batch-norm statistics of the compact network on training images"

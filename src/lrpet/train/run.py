@@ -160,6 +160,7 @@ def _fit(config: Config, task: _Task, folder: RunFolder, console: Console) -> _T
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
+        solver=config.solver,
     )
     set_seed(config.seed)
     progress = folder.load_checkpoint(accelerator, projector)
