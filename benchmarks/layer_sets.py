@@ -1,4 +1,4 @@
-"""The sets of layers that projection is timed on: networks after some real training, with five projections behind them.
+"""The sets of layers that projection is timed on: networks in training, seven projections on, as the learning rate falls.
 
 The networks learn 8×8 digits (they come with scikit-learn) blown up to their input size; the transformer block of the size of a
 7B language model learns to imitate a random linear map. What matters is that the weights carry gradients of a real loss: the
@@ -63,11 +63,11 @@ SETS = {
     "vit_b16": LayerSet(_vit, 0.38, 64, 8, 0.02, 16),
     "block_7b": LayerSet(Block, 0.38, None, 6, 0.05),
 }
-PROJECTIONS = 5
+PROJECTIONS = 7
 
 
 def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, lrpet.Projector]:
-    """The set's network, trained and projected five times and trained on; its projector is ready for a warm projection."""
+    """The set's network, trained and projected seven times and trained on; its projector is ready for a warm projection."""
     chosen = SETS[name]
     torch.manual_seed(0)
     network = chosen.build().to(device)
@@ -78,6 +78,7 @@ def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, 
     plan = lrpet.plan(network, batch()[0][:1], keep=chosen.keep, include=linears, factorize_all=True)
     projector = lrpet.Projector(network, plan, every=10**9)
     optimizer = torch.optim.SGD(network.parameters(), lr=chosen.lr, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=chosen.steps * (PROJECTIONS + 1))
     network.train()
     for part in range(PROJECTIONS + 1):
         for _ in range(chosen.steps):
@@ -87,6 +88,7 @@ def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, 
                 raise ValueError(f"training {name} diverged")
             torch.autograd.backward(loss)
             optimizer.step()
+            schedule.step()
             optimizer.zero_grad()
         if part < PROJECTIONS:
             projector.project()

@@ -111,7 +111,7 @@ def measure(name: str, *, rounds: int, device: torch.device) -> dict[str, Any]:
     before = state_of(network, plan)
     partners = {layer.name: layer.batch_norm for layer in plan.layers if layer.batch_norm is not None}
     scales = {layer: row_scale(network.get_submodule(partner)) for layer, partner in partners.items()}
-    state = projector.state_dict()
+    state = {**projector.state_dict(), "waits": {}}
     cold = lrpet.Projector(network, plan, every=1, solver="eigh")
     bound = products(before, plan.ranks)
 

@@ -388,7 +388,7 @@ def trained(model: nn.Sequential, projector: lrpet.Projector | None, *, steps: i
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     for _ in range(steps):
         x = torch.randn(16, 8, 8, 8, generator=generator)
-        F.cross_entropy(model(x), torch.arange(16) % 10).backward()
+        torch.autograd.backward(F.cross_entropy(model(x), torch.arange(16) % 10))
         optimizer.step()
         optimizer.zero_grad()
         if projector is not None:
@@ -516,3 +516,25 @@ def test_bad_solver_options_are_refused(options: dict[str, Any], message: str) -
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
     with pytest.raises(ValueError, match=message):
         lrpet.Projector(model, plan, every=1, **options)
+
+
+def test_failing_warm_starts_are_tried_ever_less_often() -> None:
+    """Weights that have nothing to do with the last ones, again and again: the attempts die out, and come back with success."""
+    model = stacked_network()
+    plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
+    projector = lrpet.Projector(model, plan, every=1)
+    failures = []
+    for _ in range(12):
+        with torch.no_grad():
+            for name in plan.ranks:
+                weight(model, name).normal_()
+        before = projector.solved_again
+        projector.project()
+        failures.append(projector.solved_again > before)
+    assert failures == [False, True, False, True, False, False, True, False, False, False, False, True]
+    resumed = lrpet.Projector(model, plan, every=1)
+    resumed.load_state_dict(projector.state_dict())
+    assert resumed.state_dict()["waits"] == projector.state_dict()["waits"] != {}
+    for _ in range(20):
+        projector.project()  # the weights stay where they are
+    assert projector.state_dict()["waits"] == {}

@@ -20,6 +20,8 @@ from lrpet.subspace import WARM_TOLERANCE, Solver, Subspace, leading
 STACKED_UP_TO = 128
 #: The most numbers in one stack.
 STACK_ELEMENTS = 2**24
+#: The most projections that pass before a warm start that failed is tried again.
+LONGEST_WAIT = 16
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class Projector:
         self._batch_norms = {name: model.get_submodule(partner) for name, partner in partners.items()}
         self._stacks = _stacks(self._layers, plan.ranks, self._batch_norms.keys())
         self._bases: dict[str, Tensor] = {}
+        self._waits: dict[str, tuple[int, int]] = {}  # projections to let pass before a warm start is tried again
 
     def step(self) -> Report | None:
         """Count one optimizer step; project if one is due, and then return its report."""
@@ -179,32 +182,46 @@ class Projector:
     def _subspaces(self, scales: dict[str, Tensor]) -> list[Subspace]:
         """The leading subspace of every stack; a warm start that is not good enough is solved again."""
         found = [self._solved(names, scales, self.solver) for names in self._stacks]
-        if any(subspace.error.is_cuda for subspace in found):
-            torch.cuda.synchronize()
-        for i, names in enumerate(self._stacks):
+        for i, names in enumerate(self._stacks):  # only now is anything read from a GPU
+            started = self.solver == "auto" and self._start(names) is not None
             for solver in ("eigh", "svd"):
                 if bool((found[i].error <= WARM_TOLERANCE).all()):
                     break
                 found[i] = self._solved(names, scales, solver)
-                self.solved_again += len(names)
             else:
                 if not bool(found[i].error.isfinite().all()):
                     raise ValueError(
                         f"no solver converged for {', '.join(names)} at step {self.steps}: nothing was projected"
                     )
+            self._learn(names, started=started, warm=found[i].solver == "warm")
         return found
+
+    def _learn(self, names: tuple[str, ...], *, started: bool, warm: bool) -> None:
+        """After a warm start that was not good enough, let one projection pass before the next try; then two, four, …"""
+        waiting, pause = self._waits.get(names[0], (0, 0))
+        if started and not warm:
+            self.solved_again += len(names)
+            pause = min(LONGEST_WAIT, max(1, 2 * pause))
+            self._waits[names[0]] = (pause, pause)
+        elif started:
+            self._waits.pop(names[0], None)
+        elif waiting:
+            self._waits[names[0]] = (waiting - 1, pause)
+
+    def _start(self, names: tuple[str, ...]) -> Tensor | None:
+        """The basis for a warm start, if there is one and it is worth trying."""
+        return None if self._waits.get(names[0], (0, 0))[0] else _stacked(self._bases, names)
 
     def _solved(self, names: tuple[str, ...], scales: dict[str, Tensor], solver: Solver) -> Subspace:
         stack = self._stack(names)
         weight = stack.to(torch.promote_types(stack.dtype, torch.float32))
         rank = self.plan.ranks[names[0]]
         scale = _stacked(scales, names)
-        basis = _stacked(self._bases, names)
         try:
-            return leading(weight, rank, row_scale=scale, start=basis, solver=solver)
+            return leading(weight, rank, row_scale=scale, start=self._start(names), solver=solver)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             failed = weight.new_full((len(names),), torch.inf)
-            return Subspace(weight, weight, False, weight, failed, failed)
+            return Subspace(weight, weight, False, weight, failed, failed, solver)
 
     def _keep_bases(self, found: list[Subspace]) -> None:
         """Keep the bases for the next warm start, the smallest first, as far as the memory allowed for them goes."""
@@ -243,7 +260,13 @@ class Projector:
 
         The bases may be left out of what is stored: the next projection is then slower, and right all the same.
         """
-        return {"steps": self.steps, "seconds": self.seconds, "ranks": self.plan.ranks, "bases": dict(self._bases)}
+        return {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "ranks": self.plan.ranks,
+            "waits": {name: list(wait) for name, wait in self._waits.items()},
+            "bases": dict(self._bases),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`. Raises ValueError if it belongs to a projector with other layers or ranks."""
@@ -262,6 +285,7 @@ class Projector:
             if matrix is None or basis.shape != (min(matrix.shape), self.plan.ranks[name]):
                 raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+        self._waits = {name: (int(waiting), int(pause)) for name, (waiting, pause) in state["waits"].items()}
         self._bases = {name: basis.to(_weight(self._layers[name]).device) for name, basis in bases.items()}
 
 

@@ -51,6 +51,8 @@ class Subspace(NamedTuple):
     """σ₁ of M, shape (batch,)."""
     error: Tensor
     """Estimated relative error of the projected matrix, shape (batch,); Inf or NaN where the solver failed."""
+    solver: str
+    """Which solver found it: "svd", "eigh" or "warm"."""
 
     def project(self, weight: Tensor) -> Tensor:
         """The nearest matrices of rank r, undone for rectification; shape (batch, rows, columns)."""
@@ -74,17 +76,22 @@ def leading(
         rank: From 1 to s.
         row_scale: α, shape (batch, rows).
         start: A basis from an earlier call, shape (batch, s, rank). Without one there is no warm start.
-        solver: "auto" starts warm where there is a `start`, and else takes "eigh". Whether a warm start was good enough is
-            in `error`: above `WARM_TOLERANCE`, ask again with "eigh". So the host never waits for the device in between.
+        solver: "auto" starts warm where there is a `start`, and takes "eigh" where there is none or it was not good enough.
+            On a GPU nothing looks whether it was, as the host would have to wait: if `error` is above `WARM_TOLERANCE`, ask
+            again with "eigh".
 
     Raises torch.linalg.LinAlgError if a decomposition does not converge.
     """
     with full_precision(weight.device):
         if solver == "svd":
             return _from_svd(weight, rank, row_scale)
-        if solver == "auto" and start is not None:
-            return _warm(weight, rank, row_scale, start)
-        return _from_gram(weight, rank, row_scale)
+        if solver != "auto" or start is None:
+            return _from_gram(weight, rank, row_scale)
+        operator = _Operator(weight, row_scale, rank)
+        found = _warm(weight, rank, row_scale, start, operator)
+        if weight.is_cuda or bool((found.error <= WARM_TOLERANCE).all()):
+            return found
+        return _from_gram(weight, rank, row_scale, gram=operator.gram)
 
 
 @contextmanager
@@ -113,18 +120,17 @@ def _from_svd(weight: Tensor, rank: int, row_scale: Tensor | None) -> Subspace:
         undone = ((weight.double() @ right[..., :rank, :].mT) * inverse[..., None, :]).to(weight.dtype)
     zero = torch.zeros_like(values[..., 0], dtype=weight.dtype)
     return Subspace(
-        undone, _scaled(basis, row_scale) if wide else basis, False, basis, values[..., 0].to(weight.dtype), zero
+        undone, _scaled(basis, row_scale) if wide else basis, False, basis, values[..., 0].to(weight.dtype), zero, "svd"
     )
 
 
-def _from_gram(weight: Tensor, rank: int, row_scale: Tensor | None) -> Subspace:
-    single = (
-        weight.dtype == torch.float32 and not weight.is_cuda
-    )  # a GPU would have to be waited for to look at the error
-    if single:
-        gram = _gram(weight, row_scale)
-        values, vectors = torch.linalg.eigh(_folded(gram, row_scale, weight))
-    if not single or not (_single_error(values, rank) <= SINGLE_TOLERANCE).all():
+def _from_gram(weight: Tensor, rank: int, row_scale: Tensor | None, *, gram: Tensor | None = None) -> Subspace:
+    # On a GPU float64 is cheap, and the host would have to wait to see whether float32 is enough.
+    single = weight.dtype == torch.float32 and not weight.is_cuda
+    if gram is None or not single:
+        gram = _gram(weight if single else weight.double(), row_scale)
+    values, vectors = torch.linalg.eigh(_folded(gram, row_scale, weight))
+    if single and not (_single_error(values, rank) <= SINGLE_TOLERANCE).all():
         gram = _gram(weight.double(), row_scale)
         values, vectors = torch.linalg.eigh(_folded(gram, row_scale, weight))
     wide = weight.shape[-2] <= weight.shape[-1]
@@ -135,19 +141,18 @@ def _from_gram(weight: Tensor, rank: int, row_scale: Tensor | None) -> Subspace:
     rectified = wide and row_scale is not None
     if 2 * rank > size and not rectified:  # fewer vectors are pruned than kept
         pruned = vectors[..., : size - rank].to(weight.dtype)
-        return Subspace(pruned, pruned, True, basis.to(weight.dtype), largest, error)
+        return Subspace(pruned, pruned, True, basis.to(weight.dtype), largest, error, "eigh")
     undone = basis
     if rectified:  # diag(α)⁻¹·U_r = W·Wᵀ·diag(α)·U_r·Λ_r⁻¹, without dividing by α
         kept = values[..., size - rank :]
         undone = gram @ _scaled(basis, row_scale) * _inverse(kept, values[..., -1:])[..., None, :]
     basis, undone = basis.to(weight.dtype), undone.to(weight.dtype)
-    return Subspace(undone, _scaled(basis, row_scale) if wide else undone, False, basis, largest, error)
+    return Subspace(undone, _scaled(basis, row_scale) if wide else undone, False, basis, largest, error, "eigh")
 
 
-def _warm(weight: Tensor, rank: int, row_scale: Tensor | None, start: Tensor) -> Subspace:
+def _warm(weight: Tensor, rank: int, row_scale: Tensor | None, start: Tensor, operator: _Operator) -> Subspace:
     wide = weight.shape[-2] <= weight.shape[-1]
     scale = row_scale if wide else None  # rows of the Gram matrix that are scaled around its product, if any
-    operator = _Operator(weight, row_scale, rank)
     moved = start
     error = previous = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
     for step in range(WARM_STEPS):
@@ -174,7 +179,7 @@ def _warm(weight: Tensor, rank: int, row_scale: Tensor | None, start: Tensor) ->
     undone = undone @ orthonormal if scale is not None else basis
     largest = values.amax(-1).clamp(min=0).sqrt()
     error = torch.where((failed == 0) & error.isfinite(), error, torch.inf)
-    return Subspace(undone, _scaled(basis, scale) if wide else basis, False, basis, largest, error)
+    return Subspace(undone, _scaled(basis, scale) if wide else basis, False, basis, largest, error, "warm")
 
 
 class _Operator:
