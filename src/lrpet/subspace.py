@@ -153,6 +153,7 @@ def _from_gram(weight: Tensor, rank: int, row_scale: Tensor | None, *, gram: Ten
 def _warm(weight: Tensor, rank: int, row_scale: Tensor | None, start: Tensor, operator: _Operator) -> Subspace:
     wide = weight.shape[-2] <= weight.shape[-1]
     scale = row_scale if wide else None  # rows of the Gram matrix that are scaled around its product, if any
+    energy = operator.energy(scale)
     moved = start
     error = previous = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
     for step in range(WARM_STEPS):
@@ -164,13 +165,15 @@ def _warm(weight: Tensor, rank: int, row_scale: Tensor | None, start: Tensor, op
         values = inner.diagonal(dim1=-2, dim2=-1)
         change = ((moved - before).square().sum(-2) * values).sum(-1) / values.sum(-1)
         previous, error = error, change.clamp(min=0).sqrt()  # of the A before this step
+        # What A misses after this step. A step shrinks it by λ_{r+1}/λ_r or better, and λ_{r+1} is at most all the energy
+        # outside; after two changes their ratio says more. (Such ratios grow towards λ_{r+1}/λ_r: hence the root.)
+        outside = (energy - values.sum(-1)).clamp(min=0) + 1e-6 * energy
+        shrinks = 2 * outside / values.amin(-1).clamp(min=1e-30)
         ratio = error / previous
-        remaining = (
-            error * ratio.sqrt()
-        )  # of the A after this step; its ratio is nearer 1 than the last one, hence the root
-        if step and not weight.is_cuda:  # a GPU would have to be waited for to look at the error
+        remaining = error * (torch.minimum(shrinks, ratio.sqrt()) if step else shrinks)
+        if not weight.is_cuda:  # a GPU would have to be waited for to look at the error
             hopeless = error * ratio ** (WARM_STEPS - 1 - step) > WARM_TOLERANCE
-            if bool((remaining <= WARM_TOLERANCE).all()) or bool(hopeless.any()):
+            if bool((remaining <= WARM_TOLERANCE).all()) or (step and bool(hopeless.any())):
                 break
     error = remaining
     factor, failed = torch.linalg.cholesky_ex(moved.mT @ moved)
@@ -195,6 +198,15 @@ class _Operator:
         wide = rows <= columns
         self.weight = weight if wide else _scaled(weight, row_scale).mT
         self.gram = _gram(weight, row_scale) if formed else None
+
+    def energy(self, row_scale: Tensor | None) -> Tensor:
+        """‖diag(α)·W‖²_F, shape (batch,)."""
+        if self.gram is None:
+            squares = torch.linalg.vector_norm(self.weight, dim=-1).square()
+        else:
+            squares = self.gram.diagonal(dim1=-2, dim2=-1)
+        scaled: Tensor = squares if row_scale is None else squares * row_scale.square()
+        return scaled.sum(-1)
 
     def apply(self, vectors: Tensor) -> Tensor:
         if self.gram is not None:
