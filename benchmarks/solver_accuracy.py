@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args()
-    results: dict[str, Any] = {**provenance(), "recipe": {**RECIPE, "epochs": options.epochs}, "test_accuracy": {}}
+    results: dict[str, Any] = {**provenance(), "seed": list(range(options.seeds))}
+    results |= {"recipe": {**RECIPE, "epochs": options.epochs}, "test_accuracy": {}}
     accuracies: dict[str, list[float]] = {"auto": [], "svd": []}
     projecting: dict[str, list[float]] = {"auto": [], "svd": []}
     with tempfile.TemporaryDirectory() as folder:

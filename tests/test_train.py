@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_data import write_folder
 
 import lrpet
 from lrpet.train import run as training
@@ -62,6 +63,7 @@ def test_run_folder_is_complete(finished: Path) -> None:
     assert kinds.count("epoch") == 2
     assert kinds.count("projection") == 2
     assert any((finished / "tensorboard").iterdir())
+    assert f"{summary['test_accuracy']:.2%}" in (finished / "summary.txt").read_text()
     assert make_config(json.loads(json.dumps(summary["config"]))) == quick(finished)
 
 
@@ -207,6 +209,25 @@ def test_options_train(tmp_path: Path, changes: dict[str, Any]) -> None:
     summary = run(quick(tmp_path / "run", **changes))
     assert summary["test_accuracy"] > 0.15
     assert (summary["val_accuracy"] is None) == (changes.get("holdout") == 0.0)
+
+
+def test_folder_of_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "images")
+    config = {"data": f"folder:{tmp_path / 'images'}", "image_size": 32, "batch_size": 4, "num_workers": 0, "epochs": 1}
+    summary = run(quick(tmp_path / "run", **config))
+    assert summary["data"] == config["data"]
+    assert lrpet.read_metadata(tmp_path / "run" / "compact")["classes"] == ["cat", "dog"]
+    assert evaluate(tmp_path / "run").accuracy == pytest.approx(summary["test_accuracy"], abs=1e-9)
+
+
+def test_compiled_training_learns_the_same(finished: Path, tmp_path: Path) -> None:
+    """The compiled network's weights are the projected and saved ones; its arithmetic differs in the last digits only."""
+    run(quick(tmp_path / "run", compile=True))
+    losses = [
+        [line["train_loss"] for line in lines(folder) if line["kind"] == "epoch"]
+        for folder in (finished, tmp_path / "run")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_test_set_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

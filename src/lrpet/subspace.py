@@ -31,7 +31,7 @@ Solver = Literal["auto", "eigh", "svd"]
 #: The relative Frobenius error of the projected matrix up to which a warm start is accepted.
 WARM_TOLERANCE = 5e-5
 #: The same, estimated, up to which a float32 Gram matrix is good enough; above it float64 is taken.
-SINGLE_TOLERANCE = 4e-6
+SINGLE_TOLERANCE = 3e-6
 WARM_STEPS = 5
 #: Products of a symmetric result are computed in blocks from this size on: the upper half is never multiplied out.
 SYMMETRIC_BLOCK = 256

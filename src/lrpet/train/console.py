@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
@@ -110,6 +111,14 @@ def summary_table(summaries: list[dict[str, Any]]) -> Table:
     row("CPU latency, 1 image, ms", "cpu_milliseconds", ".2f", dense_key="cpu_milliseconds_dense")
     row("CPU latency, 64 images, ms", "cpu_milliseconds_of_64", ".2f", dense_key="cpu_milliseconds_of_64_dense")
     return table
+
+
+def as_text(table: Table) -> str:
+    """A table as plain text."""
+    console = RichConsole(file=io.StringIO(), width=120)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
 def _scored(score: Score) -> str:

@@ -143,11 +143,12 @@ class RunFolder:
             }
         )
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write summary.json."""
-        temporary = self.path / ".summary.json"
-        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.path / "summary.json")
+    def write_summary(self, summary: dict[str, Any], table: str) -> None:
+        """Write summary.json, and the same as a table in summary.txt."""
+        for name, text in (("summary.txt", table), ("summary.json", json.dumps(summary, indent=1) + "\n")):
+            temporary = self.path / f".{name}"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.path / name)
 
     def _open_metrics(self, step: int) -> None:
         """Start the metrics, or continue them after `step`: what a killed run logged beyond it happens again."""

@@ -5,7 +5,7 @@ In the folder:
     config.yaml         the resolved config                plan.json     what was decided for every layer
     metrics.jsonl       an object per epoch, projection    tensorboard/  the same as curves
     checkpoints/        the latest state, to resume from   compact/      the compact network (lrpet.load reads it)
-    summary.json        what came out
+    summary.json        what came out                      summary.txt   the same as a table
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lrpet import models
 from lrpet.train import data
 from lrpet.train.batches import batches
 from lrpet.train.config import Config, read_config
-from lrpet.train.console import Console
+from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, latency, score, size_in_bytes
 from lrpet.train.optim import make_optimizer, make_schedule
@@ -57,7 +57,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
             AcceleratorState._reset_state(
                 reset_partial_state=True
             )  # else no later run may differ in device or precision
-        folder.write_summary(summary)
+        folder.write_summary(summary, as_text(summary_table([summary])))
         console.summary(summary)
     return summary
 

@@ -1,0 +1,45 @@
+"""Every number the README quotes is in a committed result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def result(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))
+
+
+def test_results_say_where_they_come_from() -> None:
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        assert {"command", "commit", "hardware", "versions", "seed"} <= result(file.name).keys(), file
+
+
+def test_cifar10_on_a_cpu() -> None:
+    run = result("cifar10-resnet20-cpu.json")
+    figures = [
+        f"{run['epochs']} epochs",
+        f"{100 * run['test_accuracy']:.2f} %",
+        f"{100 * run['macs'] / run['macs_dense']:.0f} % of the multiply-adds",
+        f"{run['cpu_milliseconds_of_64']:.0f} ms for 64 images, against {run['cpu_milliseconds_of_64_dense']:.0f} ms",
+    ]
+    assert all(figure in README for figure in figures), figures
+
+
+def test_projection_table() -> None:
+    for name, row in result("projection-cpu.json")["sets"].items():
+        times = row["milliseconds"]
+        figures = [name, *(f"{times[key]:.1f}" for key in ("svd", "cold", "warm", "products"))]
+        line = f"| {' | '.join(figures)} | {row['speedup_over_svd']['cold']:.1f}× | {row['speedup_over_svd']['warm']:.1f}× |"
+        assert line in README, line
+
+
+def test_share_of_training_time() -> None:
+    for case in result("training-share-cpu.json")["cases"].values():
+        assert f"{100 * case['share']:.4f} %" in README
