@@ -270,8 +270,9 @@ class Projector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`. Raises ValueError if it belongs to a projector with other layers or ranks."""
-        needed = self.state_dict().keys() - {"bases"}
-        if not isinstance(state, dict) or state.keys() - {"bases"} != needed or not isinstance(state["ranks"], dict):
+        optional = {"bases", "waits"}
+        needed = self.state_dict().keys() - optional
+        if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
         if state["ranks"] != self.plan.ranks:
             changed = sorted(dict(state["ranks"].items() ^ self.plan.ranks.items()))
@@ -285,7 +286,7 @@ class Projector:
             if matrix is None or basis.shape != (min(matrix.shape), self.plan.ranks[name]):
                 raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
-        self._waits = {name: (int(waiting), int(pause)) for name, (waiting, pause) in state["waits"].items()}
+        self._waits = {name: (int(waiting), int(pause)) for name, (waiting, pause) in state.get("waits", {}).items()}
         self._bases = {name: basis.to(_weight(self._layers[name]).device) for name, basis in bases.items()}
 
 

@@ -87,9 +87,11 @@ class Console:
 
 def summary_table(summaries: list[dict[str, Any]]) -> Table:
     """A column for the dense network, and one for the network of each summary (all of one model)."""
-    first = summaries[0]
     compact = [summary for summary in summaries if summary["method"] != "dense"]
     dense: dict[str, Any] = next((summary for summary in summaries if summary["method"] == "dense"), {})
+    first = (compact or summaries)[
+        0
+    ]  # its costs of the dense network were measured in turn with those of the compact one
     table = Table(title=f"{first['model']} on {first['data']}", title_justify="left")
     table.add_column("")
     for heading in ("dense", *(f"{summary['method']}, {summary['budget']}" for summary in compact)):

@@ -210,8 +210,12 @@ def _finish(config: Config, task: _Task, folder: RunFolder, trained: _Trained) -
     lrpet.save(compact.cpu(), folder.compact, overwrite=True, metadata=task.dataset.metadata)
 
     compact = lrpet.load(folder.compact)
-    contenders = {"dense": trained.network, "compact": compact}
-    of_one, of_64 = (latency(contenders, task.example.expand(count, -1, -1, -1).contiguous()) for count in (1, 64))
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    contenders = {"dense": trained.network, "compact": compact.to(memory_format=layout)}
+    of_one, of_64 = (
+        latency(contenders, task.example.expand(count, -1, -1, -1).contiguous(memory_format=layout))
+        for count in (1, 64)
+    )
     sizes = {"dense": size_in_bytes(trained.network), "compact": size_in_bytes(compact)}
     compact.to(device)
     test = task.batches(config, task.dataset.test, device, training=False)
