@@ -1,5 +1,7 @@
 """The sets of layers that projection is timed on: networks in training, seven projections on, as the learning rate falls.
 
+("Early" is three projections on, when weights still move far from one projection to the next.)
+
 The networks learn 8×8 digits (they come with scikit-learn) blown up to their input size; the transformer block of the size of a
 7B language model learns to imitate a random linear map. What matters is that the weights carry gradients of a real loss: the
 pruned singular values at the next projection are what training has put there since the last one.
@@ -54,12 +56,15 @@ class LayerSet:
     """Training steps before each projection, and before the measurement."""
     lr: float
     batch: int = 64
+    projections: int = 7
+    """Projections before the measurement, of the 7 that the learning rate falls over."""
 
 
 SETS = {
     "resnet20": LayerSet(lambda: models.create("resnet20"), 0.38, 32, 40, 0.1),
     "resnet56": LayerSet(lambda: models.create("resnet56"), 0.43, 32, 20, 0.1),
     "resnet50": LayerSet(lambda: models.create("torchvision:resnet50"), 0.38, 32, 20, 0.05),
+    "resnet50_early": LayerSet(lambda: models.create("torchvision:resnet50"), 0.38, 32, 20, 0.05, projections=3),
     "vit_b16": LayerSet(_vit, 0.38, 64, 8, 0.02, 16),
     "block_7b": LayerSet(Block, 0.38, None, 6, 0.05),
 }
@@ -67,7 +72,7 @@ PROJECTIONS = 7
 
 
 def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, lrpet.Projector]:
-    """The set's network, trained and projected seven times and trained on; its projector is ready for a warm projection."""
+    """The set's network, trained and projected in turn and then trained on; its projector is ready for a warm projection."""
     chosen = SETS[name]
     torch.manual_seed(0)
     network = chosen.build().to(device)
@@ -80,7 +85,7 @@ def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, 
     optimizer = torch.optim.SGD(network.parameters(), lr=chosen.lr, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=chosen.steps * (PROJECTIONS + 1))
     network.train()
-    for part in range(PROJECTIONS + 1):
+    for part in range(chosen.projections + 1):
         for _ in range(chosen.steps):
             inputs, labels = batch()
             loss = F.cross_entropy(network(inputs), labels)
@@ -90,7 +95,7 @@ def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, 
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-        if part < PROJECTIONS:
+        if part < chosen.projections:
             projector.project()
     return network, plan, projector
 

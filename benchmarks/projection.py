@@ -1,6 +1,6 @@
 """How long a projection takes, and how right it is: full SVDs, the Gram matrix, and a warm start.
 
-    python benchmarks/projection.py OUT.json [--sets resnet20 resnet56 ...] [--rounds 7] [--device cpu]
+    python -m benchmarks.projection OUT.json [--sets resnet20 resnet56 ...] [--rounds 7] [--device cpu]
 
 Contenders take turns in one process. `svd` is what the method's authors do: a full SVD of each (folded) matrix, reconstructed
 from its leading part, one layer after another. `cold` and `warm` are lrpet.Projector, without and with the last projection's
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,10 @@ import torch
 from torch import Tensor, nn
 
 import lrpet
+from benchmarks.layer_sets import SETS, state_of, trained
 from lrpet.matrix import as_matrix, row_scale
 from lrpet.subspace import leading
 from lrpet.train.provenance import provenance
-
-sys.path.insert(0, str(Path(__file__).parent))
-from layer_sets import SETS, state_of, trained
 
 UNDAMPED = 1e-5
 

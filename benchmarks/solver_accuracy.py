@@ -1,6 +1,6 @@
 """Whether training with fast projections reaches what it reaches with full SVDs: the same runs, seed by seed.
 
-    python benchmarks/solver_accuracy.py OUT.json [--seeds 5] [--epochs 12]
+    python -m benchmarks.solver_accuracy OUT.json [--seeds 5] [--epochs 12]
 
 ResNet-20 on 8×8 digits at keep 0.38, a projection every 10 steps.
 """

@@ -1,6 +1,6 @@
 """The projection's share of training time, at the paper's intervals.
 
-    python benchmarks/training_share.py OUT.json [--device cpu]
+    python -m benchmarks.training_share OUT.json [--device cpu]
 
 Training steps and warm projections are timed in one process. A step is timed on part of the paper's batch and scaled up to
 the whole one. Every step trains on the same random images: nothing here depends on what is learned, except that the projections

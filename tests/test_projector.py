@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -320,10 +322,12 @@ def test_another_networks_plan_is_refused(plan: lrpet.Plan) -> None:
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
-    ("tensor", "layer"),
-    [("0.weight", "0"), ("3.weight", "3"), ("1.weight", "0"), ("1.running_var", "0")],
+    ("tensor", "layer", "bad"),
+    [
+        *itertools.product(("0.weight", "1.weight", "1.running_var"), ("0",), (math.nan, math.inf, -math.inf)),
+        *itertools.product(("3.weight",), ("3",), (math.nan, math.inf, -math.inf, 1e30)),
+    ],
 )
 def test_a_diverged_network_is_named_and_left_alone(
     model: nn.Sequential, plan: lrpet.Plan, tensor: str, layer: str, bad: float
@@ -333,7 +337,8 @@ def test_a_diverged_network_is_named_and_left_alone(
     projector = lrpet.Projector(model, plan, every=2)
     projector.step()
     message = (
-        f"NaN or Inf in the weights or batch norm of {layer} at step 2: nothing was projected. .*lower the learning"
+        f"NaN or Inf in the weights or batch norm of {layer} at step 2, or in their squares: nothing was projected. "
+        ".*lower the learning"
     )
     with pytest.raises(ValueError, match=message):
         projector.step()

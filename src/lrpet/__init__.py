@@ -14,7 +14,8 @@ In a training loop of your own:
 from lrpet.factorize import factorize
 from lrpet.files import load, read_metadata, save
 from lrpet.plan import LayerPlan, Plan, plan
-from lrpet.projector import LayerReport, Projector, Report
+from lrpet.projector import Projector
+from lrpet.statistics import LayerReport, Report
 
 __all__ = [
     "LayerPlan",

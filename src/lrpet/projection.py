@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrpet.subspace import Subspace, full_precision, leading
+from lrpet.subspace import Subspace, full_precision, leading, squared_norm
 
 #: A layer whose largest (folded) singular value is below this is dead, and left alone.
 DEAD_BELOW = 1e-4
@@ -60,6 +60,8 @@ def project(
     energy_transfer: bool = True,
     tail_scale: float = 0.0,
     subspace: Subspace | None = None,
+    energy: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Projection:
     """Project `matrix`, shape (rows, columns), onto the matrices of rank `rank`; or each of a stack (batch, rows, columns).
 
@@ -70,31 +72,32 @@ def project(
         energy_transfer: Hand the pruned energy to the kept singular values.
         tail_scale: ρ in [0, 1]: what pruned singular values are multiplied by. Above 0 the result is not of rank `rank`.
         subspace: What `lrpet.subspace.leading` found for the stack, if it was asked already.
+        energy: E, if it is known already.
+        out: Like the stack: where the result may be written, to save a copy; it need not be. `matrix` itself will do.
     """
     weight = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     stack = weight if matrix.dim() == 3 else weight[None]
     if row_scale is not None:
         row_scale = row_scale.to(weight.dtype).view(stack.shape[:2])
+    wide = stack.shape[-2] <= stack.shape[-1]
     with full_precision(matrix.device):
-        subspace = subspace or leading(stack, rank, row_scale=row_scale)
-        new = subspace.project(stack)
-
-    energy, kept = _energy(stack, row_scale), _energy(new, row_scale)
-    scale = transfer_scale(energy, kept, tail_scale=tail_scale) if energy_transfer else torch.ones_like(energy)
-    after = scale.square() * kept + tail_scale**2 * (energy - kept)
-    if tail_scale:
-        new = scale[:, None, None] * new + tail_scale * (stack - new)
-    else:
-        new *= scale[:, None, None]
-    dead = subspace.largest < DEAD_BELOW
-    if dead.is_cuda or dead.any():  # on a GPU, looking would make the host wait
+        energy = squared_norm(stack, row_scale) if energy is None else energy
+        subspace = subspace or leading(stack, rank, row_scale=row_scale, energy=energy)
+        coordinates = subspace.coordinates(stack)
+        inside = squared_norm(coordinates, None if wide else row_scale)  # ‖BᵀM‖² or ‖MB‖², B orthonormal
+        kept = energy - inside if subspace.complement else inside
+        scale = transfer_scale(energy, kept, tail_scale=tail_scale) if energy_transfer else torch.ones_like(energy)
+        dead = subspace.largest < DEAD_BELOW
+        spared = dead.is_cuda or bool(dead.any())  # on a GPU, looking would make the host wait
+        direct = out is not None and out.dtype == stack.dtype and not spared
+        if subspace.complement:  # g·P + ρ·(W − P) = g·W − (g − ρ)·(W − P)
+            new = scale[:, None, None] * stack - subspace.rebuilt(coordinates, scale - tail_scale, wide=wide)
+        elif tail_scale:
+            new = subspace.rebuilt(coordinates, scale - tail_scale, wide=wide) + tail_scale * stack
+        else:
+            new = subspace.rebuilt(coordinates, scale, wide=wide, out=out if direct else None)
+    if spared:
         new = torch.where(dead[:, None, None], stack, new)
-    result = Projection(new.to(matrix.dtype), energy, kept, torch.where(dead, energy, after), dead)
+    after = torch.where(dead, energy, scale.square() * kept + tail_scale**2 * (energy - kept))
+    result = Projection(new.to(matrix.dtype), energy, kept, after, dead)
     return result if matrix.dim() == 3 else Projection(*(field[0] for field in result))
-
-
-def _energy(stack: Tensor, row_scale: Tensor | None) -> Tensor:
-    """‖diag(α)·W‖²_F of each matrix of a stack, shape (batch,)."""
-    rows = torch.linalg.vector_norm(stack, dim=-1)
-    scaled: Tensor = rows if row_scale is None else rows * row_scale
-    return scaled.square().sum(-1)

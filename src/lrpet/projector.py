@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lrpet.matrix import as_matrix, row_scale
 from lrpet.plan import Plan
 from lrpet.projection import Projection, project
+from lrpet.statistics import Report
 from lrpet.subspace import WARM_TOLERANCE, Solver, Subspace, leading
 
 #: On a CPU, layers whose smaller side is at most this are solved together; larger ones keep its cores busy by themselves.
@@ -22,58 +23,6 @@ STACKED_UP_TO = 128
 STACK_ELEMENTS = 2**24
 #: The most projections that pass before a warm start that failed is tried again.
 LONGEST_WAIT = 16
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One layer's projection. Energies are those of the folded matrix where the layer is rectified."""
-
-    rank: int
-    energy: float
-    """Sum of squared singular values before."""
-    energy_after: float
-    pruned: float
-    """Fraction of the energy that lay in the pruned singular values, before; in [0, 1]."""
-    dead: bool
-    """Whether the layer was left alone because its largest singular value is below 1e-4."""
-
-
-class Report:
-    """What one projection did. Values are read from the device only when `layers` is first looked at."""
-
-    def __init__(self, step: int, ranks: dict[str, int], projections: dict[str, Projection]) -> None:
-        self.step = step
-        self._ranks = ranks
-        in_order = [projections[name] for name in ranks]
-        self._values = [torch.stack([p.energy, p.energy_after, p.kept, p.dead.to(p.energy)]) for p in in_order]
-        self._layers: dict[str, LayerReport] | None = None
-
-    @property
-    def layers(self) -> dict[str, LayerReport]:
-        """{layer name: its report}, in the plan's order."""
-        if self._layers is None:
-            values = torch.stack([value.double() for value in self._values]).tolist() if self._values else []
-            self._layers = {
-                name: LayerReport(
-                    rank=rank,
-                    energy=energy,
-                    energy_after=after,
-                    pruned=min(1.0, max(0.0, 1 - kept / energy)) if energy > 0 else 0.0,
-                    dead=bool(dead),
-                )
-                for (name, rank), (energy, after, kept, dead) in zip(self._ranks.items(), values, strict=True)
-            }
-        return self._layers
-
-    @property
-    def pruned(self) -> float:
-        """Mean over the layers of the fraction of energy that was pruned."""
-        return sum(layer.pruned for layer in self.layers.values()) / max(1, len(self.layers))
-
-    @property
-    def dead(self) -> list[str]:
-        """Names of the layers left alone because they are dead."""
-        return [name for name, layer in self.layers.items() if layer.dead]
 
 
 class Projector:
@@ -153,22 +102,12 @@ class Projector:
         """
         start = time.perf_counter()
         scales = {name: row_scale(batch_norm) for name, batch_norm in self._batch_norms.items()}
-        self._check_finite(scales)
-        found = self._subspaces(scales)
-        projections: dict[str, Projection] = {}
-        for names, subspace in zip(self._stacks, found, strict=True):
-            projected = project(
-                self._stack(names),
-                self.plan.ranks[names[0]],
-                row_scale=_stacked(scales, names),
-                energy_transfer=self.energy_transfer,
-                tail_scale=self.tail_scale,
-                subspace=subspace,
-            )
-            for i, name in enumerate(names):
-                weight = _weight(self._layers[name])
-                weight.copy_(projected.matrix[i].view_as(weight))
-                projections[name] = Projection(weight, *(field[i] for field in projected[1:]))
+        energies = self._finite_energies(scales)
+        found = self._subspaces(scales, energies)
+        projections = [
+            (names, self._projected(names, scales, energy, subspace))
+            for names, energy, subspace in zip(self._stacks, energies, found, strict=True)
+        ]
         self._keep_bases(found)
         self.last = Report(self.steps, self.plan.ranks, projections)
         self.seconds += time.perf_counter() - start
@@ -179,15 +118,16 @@ class Projector:
         """Memory that the bases for the next warm start take."""
         return sum(basis.nbytes for basis in self._bases.values())
 
-    def _subspaces(self, scales: dict[str, Tensor]) -> list[Subspace]:
+    def _subspaces(self, scales: dict[str, Tensor], energies: list[Tensor]) -> list[Subspace]:
         """The leading subspace of every stack; a warm start that is not good enough is solved again."""
-        found = [self._solved(names, scales, self.solver) for names in self._stacks]
+        stacks = list(zip(self._stacks, energies, strict=True))
+        found = [self._solved(names, scales, energy, self.solver) for names, energy in stacks]
         for i, names in enumerate(self._stacks):  # only now is anything read from a GPU
             started = self.solver == "auto" and self._start(names) is not None
             for solver in ("eigh", "svd"):
                 if bool((found[i].error <= WARM_TOLERANCE).all()):
                     break
-                found[i] = self._solved(names, scales, solver)
+                found[i] = self._solved(names, scales, energies[i], solver)
             else:
                 if not bool(found[i].error.isfinite().all()):
                     raise ValueError(
@@ -212,13 +152,13 @@ class Projector:
         """The basis for a warm start, if there is one and it is worth trying."""
         return None if self._waits.get(names[0], (0, 0))[0] else _stacked(self._bases, names)
 
-    def _solved(self, names: tuple[str, ...], scales: dict[str, Tensor], solver: Solver) -> Subspace:
+    def _solved(self, names: tuple[str, ...], scales: dict[str, Tensor], energy: Tensor, solver: Solver) -> Subspace:
         stack = self._stack(names)
         weight = stack.to(torch.promote_types(stack.dtype, torch.float32))
         rank = self.plan.ranks[names[0]]
         scale = _stacked(scales, names)
         try:
-            return leading(weight, rank, row_scale=scale, start=self._start(names), solver=solver)
+            return leading(weight, rank, row_scale=scale, start=self._start(names), solver=solver, energy=energy)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             failed = weight.new_full((len(names),), torch.inf)
             return Subspace(weight, weight, False, weight, failed, failed, solver)
@@ -240,20 +180,48 @@ class Projector:
         matrices = [as_matrix(_weight(self._layers[name])) for name in names]
         return matrices[0][None] if len(matrices) == 1 else torch.stack(matrices)
 
-    def _check_finite(self, scales: dict[str, Tensor]) -> None:
-        tensors = {name: [_weight(module)] for name, module in self._layers.items()}
-        for name, batch_norm in self._batch_norms.items():
-            assert isinstance(batch_norm.running_var, Tensor)
-            tensors[name] += [scales[name], batch_norm.running_var]  # an infinite variance makes a finite scale, 0
-        if not tensors:
-            return
-        finite = torch.stack([_finite(each) for each in tensors.values()]).tolist()
-        bad = [name for name, ok in zip(self._layers, finite, strict=True) if not ok]
+    def _projected(
+        self, names: tuple[str, ...], scales: dict[str, Tensor], energy: Tensor, subspace: Subspace
+    ) -> Projection:
+        """Project the weights of these layers in place."""
+        stack = self._stack(names)
+        projected = project(
+            stack,
+            self.plan.ranks[names[0]],
+            row_scale=_stacked(scales, names),
+            energy_transfer=self.energy_transfer,
+            tail_scale=self.tail_scale,
+            subspace=subspace,
+            energy=energy,
+            out=stack,
+        )
+        for name, matrix in zip(names, projected.matrix.unbind(0), strict=True):
+            weight = _weight(self._layers[name])
+            if matrix.data_ptr() != weight.data_ptr():
+                weight.copy_(matrix.view_as(weight))
+        return projected
+
+    def _finite_energies(self, scales: dict[str, Tensor]) -> list[Tensor]:
+        """The energy of every stack; raises ValueError naming the layers that hold NaN or Inf."""
+        energies, finite = [], []
+        for names in self._stacks:
+            stack, scale = self._stack(names), _stacked(scales, names)
+            rows = torch.linalg.vector_norm(stack, dim=-1, dtype=torch.promote_types(stack.dtype, torch.float32))
+            energy = (rows if scale is None else rows * scale).square().sum(-1)
+            ok = energy.isfinite() & rows.isfinite().all(-1)
+            if scale is not None:  # an infinite variance makes a finite scale, 0
+                ok &= torch.stack([_variance(self._batch_norms[name]) for name in names]).isfinite().all(-1)
+            energies.append(energy)
+            finite.append(ok)
+        each = torch.cat([ok.to(finite[0].device) for ok in finite]).tolist() if finite else []
+        bad = {name for name, ok in zip(itertools.chain(*self._stacks), each, strict=True) if not ok}
         if bad:
+            layers = ", ".join(name for name in self._layers if name in bad)
             raise ValueError(
-                f"NaN or Inf in the weights or batch norm of {', '.join(bad)} at step {self.steps}: nothing was projected. "
-                "Training has diverged: lower the learning rate, or go back to the last checkpoint."
+                f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares: nothing was "
+                "projected. Training has diverged: lower the learning rate, or go back to the last checkpoint."
             )
+        return energies
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, and tensors under "bases", from which `load_state_dict` continues to the same bits.
@@ -321,6 +289,7 @@ def _weight(module: nn.Module) -> Tensor:
     return weight
 
 
-def _finite(tensors: list[Tensor]) -> Tensor:
-    norms = [torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
-    return torch.stack([norm.isfinite() for norm in norms]).all()
+def _variance(batch_norm: nn.Module) -> Tensor:
+    variance = batch_norm.running_var
+    assert isinstance(variance, Tensor)
+    return variance

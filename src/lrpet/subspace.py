@@ -33,8 +33,10 @@ WARM_TOLERANCE = 5e-5
 #: The same, estimated, up to which a float32 Gram matrix is good enough; above it float64 is taken.
 SINGLE_TOLERANCE = 3e-6
 WARM_STEPS = 5
+#: What most warm starts take of them, on average.
+USUAL_STEPS = 1.25
 #: Products of a symmetric result are computed in blocks from this size on: the upper half is never multiplied out.
-SYMMETRIC_BLOCK = 256
+SYMMETRIC_BLOCK = 128
 
 
 class Subspace(NamedTuple):
@@ -44,7 +46,7 @@ class Subspace(NamedTuple):
     right: Tensor
     """The projection is left·(rightᵀ·W) for wide matrices (rows ≤ columns), (W·left)·rightᵀ for tall ones: of W, not of M."""
     complement: bool
-    """If so, what `left` and `right` give is to be taken from W instead."""
+    """If so, that is the part of W that is pruned, not the part that is kept."""
     basis: Tensor
     """B, shape (batch, s, r): orthonormal columns that span the subspace of M; the next warm start."""
     largest: Tensor
@@ -54,10 +56,20 @@ class Subspace(NamedTuple):
     solver: str
     """Which solver found it: "svd", "eigh" or "warm"."""
 
+    def coordinates(self, weight: Tensor) -> Tensor:
+        """rightᵀ·W, shape (batch, r, columns), for wide matrices; W·left, shape (batch, rows, r), for tall ones."""
+        return self.right.mT @ weight if _wide(weight) else weight @ self.left
+
+    def rebuilt(self, coordinates: Tensor, scale: Tensor, *, wide: bool, out: Tensor | None = None) -> Tensor:
+        """The part of W that has these coordinates, times `scale` of shape (batch,); written to `out` if given."""
+        scale = scale[:, None, None]
+        if wide:
+            return torch.bmm(scale * self.left, coordinates, out=out)
+        return torch.bmm(coordinates, (scale * self.right).mT, out=out)
+
     def project(self, weight: Tensor) -> Tensor:
         """The nearest matrices of rank r, undone for rectification; shape (batch, rows, columns)."""
-        wide = weight.shape[-2] <= weight.shape[-1]
-        part = self.left @ (self.right.mT @ weight) if wide else (weight @ self.left) @ self.right.mT
+        part = self.rebuilt(self.coordinates(weight), torch.ones_like(self.largest), wide=_wide(weight))
         return weight - part if self.complement else part
 
 
@@ -68,6 +80,7 @@ def leading(
     row_scale: Tensor | None = None,
     start: Tensor | None = None,
     solver: Solver = "auto",
+    energy: Tensor | None = None,
 ) -> Subspace:
     """The subspace of the `rank` largest singular values of diag(row_scale)·weight.
 
@@ -79,6 +92,7 @@ def leading(
         solver: "auto" starts warm where there is a `start`, and takes "eigh" where there is none or it was not good enough.
             On a GPU nothing looks whether it was, as the host would have to wait: if `error` is above `WARM_TOLERANCE`, ask
             again with "eigh".
+        energy: ‖diag(row_scale)·W‖²_F, shape (batch,), if it is known.
 
     Raises torch.linalg.LinAlgError if a decomposition does not converge.
     """
@@ -88,7 +102,8 @@ def leading(
         if solver != "auto" or start is None:
             return _from_gram(weight, rank, row_scale)
         operator = _Operator(weight, row_scale, rank)
-        found = _warm(weight, rank, row_scale, start, operator)
+        energy = squared_norm(weight, row_scale) if energy is None else energy
+        found = _warm(weight, row_scale, start, operator, energy)
         if weight.is_cuda or bool((found.error <= WARM_TOLERANCE).all()):
             return found
         return _from_gram(weight, rank, row_scale, gram=operator.gram)
@@ -112,7 +127,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def _from_svd(weight: Tensor, rank: int, row_scale: Tensor | None) -> Subspace:
     folded = _scaled(weight, row_scale)
     left, values, right = torch.linalg.svd(folded.double(), full_matrices=False)
-    wide = weight.shape[-2] <= weight.shape[-1]
+    wide = _wide(weight)
     basis = (left[..., :rank] if wide else right[..., :rank, :].mT).to(weight.dtype)
     undone = basis
     if wide and row_scale is not None:  # diag(α)⁻¹·U_r = W·V_r·Σ_r⁻¹, without dividing by α
@@ -133,7 +148,7 @@ def _from_gram(weight: Tensor, rank: int, row_scale: Tensor | None, *, gram: Ten
     if single and not (_single_error(values, rank) <= SINGLE_TOLERANCE).all():
         gram = _gram(weight.double(), row_scale)
         values, vectors = torch.linalg.eigh(_folded(gram, row_scale, weight))
-    wide = weight.shape[-2] <= weight.shape[-1]
+    wide = _wide(weight)
     size = vectors.shape[-1]
     basis = vectors[..., size - rank :]
     error = torch.where(vectors.isfinite().all(-1).all(-1), 0.0, torch.inf).to(weight.dtype)
@@ -150,38 +165,39 @@ def _from_gram(weight: Tensor, rank: int, row_scale: Tensor | None, *, gram: Ten
     return Subspace(undone, _scaled(basis, row_scale) if wide else undone, False, basis, largest, error, "eigh")
 
 
-def _warm(weight: Tensor, rank: int, row_scale: Tensor | None, start: Tensor, operator: _Operator) -> Subspace:
-    wide = weight.shape[-2] <= weight.shape[-1]
+def _warm(weight: Tensor, row_scale: Tensor | None, start: Tensor, operator: _Operator, energy: Tensor) -> Subspace:
+    wide = _wide(weight)
     scale = row_scale if wide else None  # rows of the Gram matrix that are scaled around its product, if any
-    energy = operator.energy(scale)
-    moved = start
+    moved, scaled_start = start, _scaled(start, scale)
     error = previous = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
     for step in range(WARM_STEPS):
-        undone = operator.apply(_scaled(moved, scale))  # diag(α)⁻¹·G·A
-        inner = start.mT @ _scaled(undone, scale)  # T = Bᵀ·G·A
+        product = operator.apply(_scaled(moved, scale) if step else scaled_start)  # diag(α)⁻¹·G·A
+        inner = scaled_start.mT @ product  # T = Bᵀ·G·A
         inverse, _ = torch.linalg.inv_ex(inner)
-        undone = undone @ inverse
+        undone = product @ inverse
         before, moved = moved, _scaled(undone, scale)
         values = inner.diagonal(dim1=-2, dim2=-1)
-        change = ((moved - before).square().sum(-2) * values).sum(-1) / values.sum(-1)
-        previous, error = error, change.clamp(min=0).sqrt()  # of the A before this step
-        # What A misses after this step. A step shrinks it by λ_{r+1}/λ_r or better, and λ_{r+1} is at most all the energy
-        # outside; after two changes their ratio says more. (Such ratios grow towards λ_{r+1}/λ_r: hence the root.)
-        outside = (energy - values.sum(-1)).clamp(min=0) + 1e-6 * energy
-        shrinks = 2 * outside / values.amin(-1).clamp(min=1e-30)
+        change = torch.linalg.vector_norm(moved - before, dim=-2).square() * values
+        previous, error = error, (change.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()  # of the A before this step
+        # What A misses after this step. A step shrinks what vector i misses by λ_{r+1}/λᵢ; λ_{r+1} is at most the energy that
+        # is pruned, E − Σλᵢ, and 1/λᵢ is about T⁻¹ᵢᵢ. Σλᵢ is tr(T), but for the start, which misses some of it still: there
+        # it is tr(Aᵀ·G·B). After two changes their ratio says more. (It grows towards λ_{r+1}/λ_r: hence the root.)
+        kept = values.sum(-1) if step else (_scaled(moved, scale) * product).sum((-2, -1))
+        pruned = (energy - kept).clamp(min=0) + 3e-7 * energy  # what float32 sums are right to
+        shrunk = change * inverse.diagonal(dim1=-2, dim2=-1).square()
+        remaining = pruned * (shrunk.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()
         ratio = error / previous
-        remaining = error * (torch.minimum(shrinks, ratio.sqrt()) if step else shrinks)
+        if step:
+            remaining = torch.minimum(remaining, error * ratio.sqrt())
         if not weight.is_cuda:  # a GPU would have to be waited for to look at the error
             hopeless = error * ratio ** (WARM_STEPS - 1 - step) > WARM_TOLERANCE
             if bool((remaining <= WARM_TOLERANCE).all()) or (step and bool(hopeless.any())):
                 break
-    error = remaining
     factor, failed = torch.linalg.cholesky_ex(moved.mT @ moved)
-    orthonormal = torch.linalg.inv_ex(factor)[0].mT
-    basis = moved @ orthonormal
-    undone = undone @ orthonormal if scale is not None else basis
+    undone = torch.linalg.solve_triangular(factor.mT, undone, upper=True, left=False)
+    basis = _scaled(undone, scale)
     largest = values.amax(-1).clamp(min=0).sqrt()
-    error = torch.where((failed == 0) & error.isfinite(), error, torch.inf)
+    error = torch.where((failed == 0) & remaining.isfinite(), remaining, torch.inf)
     return Subspace(undone, _scaled(basis, scale) if wide else basis, False, basis, largest, error, "warm")
 
 
@@ -194,24 +210,24 @@ class _Operator:
     def __init__(self, weight: Tensor, row_scale: Tensor | None, rank: int) -> None:
         rows, columns = weight.shape[-2:]
         small, large = min(rows, columns), max(rows, columns)
-        formed = small * large + WARM_STEPS / 2 * small * rank < WARM_STEPS * large * rank
+        formed = 0.7 * small * large + USUAL_STEPS * small * rank < 2 * USUAL_STEPS * large * rank
         wide = rows <= columns
         self.weight = weight if wide else _scaled(weight, row_scale).mT
         self.gram = _gram(weight, row_scale) if formed else None
-
-    def energy(self, row_scale: Tensor | None) -> Tensor:
-        """‖diag(α)·W‖²_F, shape (batch,)."""
-        if self.gram is None:
-            squares = torch.linalg.vector_norm(self.weight, dim=-1).square()
-        else:
-            squares = self.gram.diagonal(dim1=-2, dim2=-1)
-        scaled: Tensor = squares if row_scale is None else squares * row_scale.square()
-        return scaled.sum(-1)
 
     def apply(self, vectors: Tensor) -> Tensor:
         if self.gram is not None:
             return self.gram @ vectors
         return self.weight @ (self.weight.mT @ vectors)
+
+
+def squared_norm(weight: Tensor, row_scale: Tensor | None) -> Tensor:
+    """‖diag(α)·W‖²_F of each matrix of a stack, shape (batch,): the energy."""
+    return _scaled(torch.linalg.vector_norm(weight, dim=-1)[..., None], row_scale).square().sum((-2, -1))
+
+
+def _wide(weight: Tensor) -> bool:
+    return weight.shape[-2] <= weight.shape[-1]
 
 
 def _scaled(stack: Tensor, row_scale: Tensor | None) -> Tensor:
@@ -220,7 +236,7 @@ def _scaled(stack: Tensor, row_scale: Tensor | None) -> Tensor:
 
 def _gram(weight: Tensor, row_scale: Tensor | None) -> Tensor:
     """W·Wᵀ (not yet scaled) for wide matrices, (diag(α)·W)ᵀ·(diag(α)·W) for tall ones."""
-    wide = weight.shape[-2] <= weight.shape[-1]
+    wide = _wide(weight)
     return _symmetric_product(weight if wide else _scaled(weight, row_scale).mT)
 
 
@@ -242,7 +258,7 @@ def _symmetric_product(matrix: Tensor) -> Tensor:
 
 def _folded(gram: Tensor, row_scale: Tensor | None, weight: Tensor) -> Tensor:
     """diag(α)·W·Wᵀ·diag(α) for wide matrices; for tall ones α is in the Gram matrix already."""
-    if row_scale is None or weight.shape[-2] > weight.shape[-1]:
+    if row_scale is None or not _wide(weight):
         return gram
     scale = row_scale.to(gram.dtype)
     return scale[..., :, None] * gram * scale[..., None, :]

@@ -20,6 +20,9 @@ def provenance() -> dict[str, Any]:
 
 def _command() -> str:
     program = Path(sys.argv[0])
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and program.suffix == ".py":
+        return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
     name = program.name if program.suffix != ".py" else f"python {program.name}"
     return shlex.join([*name.split(), *sys.argv[1:]])
 
