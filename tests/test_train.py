@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from test_data import write_folder
 
 import lrpet
-from lrpet.train import run as training
 from lrpet.train.config import Config, make_config
 from lrpet.train.console import Console
 from lrpet.train.run import evaluate, train
+from lrpet.train.task import Task
 
 QUICK: dict[str, Any] = {
     "model": "resnet20",
@@ -233,13 +233,13 @@ def test_compiled_training_learns_the_same(finished: Path, tmp_path: Path) -> No
 def test_test_set_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every score is taken on the batches of one part; those of the test part are taken once, at the very end."""
     seen: list[str] = []
-    task_batches = training._Task.batches
+    task_batches = Task.batches
 
     def watched(self: Any, config: Any, images: Any, device: Any, **options: Any) -> Any:
         seen.append("test" if images is self.dataset.test else "other")
         return task_batches(self, config, images, device, **options)
 
-    monkeypatch.setattr(training._Task, "batches", watched)
+    monkeypatch.setattr(Task, "batches", watched)
     run(quick(tmp_path / "run"))
     assert seen.count("test") == 1
     assert seen[-1] == "test"

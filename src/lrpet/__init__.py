@@ -15,6 +15,7 @@ from lrpet.factorize import factorize
 from lrpet.files import load, read_metadata, save
 from lrpet.plan import LayerPlan, Plan, plan
 from lrpet.projector import Projector
+from lrpet.schedule import Shrinking
 from lrpet.statistics import LayerReport, Report
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Plan",
     "Projector",
     "Report",
+    "Shrinking",
     "factorize",
     "load",
     "plan",

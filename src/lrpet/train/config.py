@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lrpet.schedule import Shrinking
 
 GROUPS = ("network and data", "compression", "optimisation", "machine", "run")
 
@@ -42,6 +44,12 @@ class Config(BaseModel):
     macs: float | None = _field("compression", None, "budget: fraction of the dense multiply-adds", gt=0, le=1)
     params: float | None = _field("compression", None, "budget: fraction of the dense parameters", gt=0, le=1)
     every: int | Literal["epoch"] = _field("compression", "epoch", "steps between projections, or 'epoch'")
+    every_last: int | None = _field(
+        "compression", None, "shrink the interval between projections to this many steps by the end", ge=1
+    )
+    shrink_from: float = _field(
+        "compression", 0.5, "with every_last: the fraction of training after which the interval shrinks", ge=0, lt=1
+    )
     energy_transfer: bool = _field("compression", True, "hand the pruned energy to the kept singular values")
     rectify: bool = _field("compression", True, "fold batch norms in when projecting")
     tail_scale: float = _field("compression", 0.0, "multiply pruned singular values by this instead of 0", ge=0, lt=1)
@@ -88,6 +96,8 @@ class Config(BaseModel):
             raise ValueError(f"method dense takes no budget; got {' and '.join(budgets)}")
         if isinstance(self.every, int) and self.every < 1:
             raise ValueError(f"every={self.every} must be at least 1, or 'epoch'")
+        if self.every_last is not None and isinstance(self.every, int) and self.every_last > self.every:
+            raise ValueError(f"every_last={self.every_last} must be at most every={self.every}: intervals shrink")
         if self.schedule == "one-cycle" and self.warmup_epochs:
             raise ValueError("one-cycle has a warm-up of its own: leave warmup_epochs at 0, or choose another schedule")
         if bool(self.milestones) != (self.schedule == "step"):
@@ -95,6 +105,14 @@ class Config(BaseModel):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be fewer than epochs={self.epochs}")
         return self
+
+    def projection_schedule(self, steps_per_epoch: int) -> int | Callable[[int], bool]:
+        """When to project, as `lrpet.Projector` takes it."""
+        first = steps_per_epoch if self.every == "epoch" else self.every
+        if self.every_last is None:
+            return first
+        last, total = min(self.every_last, first), self.epochs * steps_per_epoch
+        return Shrinking(first, last, total_steps=total, start=self.shrink_from)
 
     @property
     def folder(self) -> Path:

@@ -39,10 +39,12 @@ class Progress:
     """Epochs done."""
     seconds: float = 0.0
     """Wall time of their training."""
+    cpu_seconds: float = 0.0
+    """Processor time of it, which other work on the machine lengthens less."""
 
-    def advanced(self, seconds: float) -> Progress:
+    def advanced(self, seconds: float, cpu_seconds: float) -> Progress:
         """One epoch further."""
-        return Progress(self.epoch + 1, self.seconds + seconds)
+        return Progress(self.epoch + 1, self.seconds + seconds, self.cpu_seconds + cpu_seconds)
 
 
 class RunFolder:
@@ -117,11 +119,18 @@ class RunFolder:
         self._open_metrics(projector.steps)
         return progress
 
-    def log_projection(self, report: Report) -> None:
+    def log_projection(self, report: Report, *, lr: float) -> None:
         """A line in the metrics, and curves."""
         layers = {name: round(layer.pruned, 8) for name, layer in report.layers.items()}
         self._log(
-            {"kind": "projection", "step": report.step, "pruned": report.pruned, "dead": report.dead, "layers": layers}
+            {
+                "kind": "projection",
+                "step": report.step,
+                "lr": lr,
+                "pruned": report.pruned,
+                "dead": report.dead,
+                "layers": layers,
+            }
         )
 
     def log_epoch(
@@ -142,6 +151,10 @@ class RunFolder:
                 "projecting_seconds": projector.seconds,
             }
         )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Everything logged so far."""
+        return [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
 
     def write_summary(self, summary: dict[str, Any], table: str) -> None:
         """Write summary.json, and the same as a table in summary.txt."""

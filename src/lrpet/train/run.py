@@ -10,31 +10,23 @@ In the folder:
 
 from __future__ import annotations
 
-import math
 import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
-from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 import lrpet
-from lrpet import models
 from lrpet.train import data
 from lrpet.train.batches import batches
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
+from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
-from lrpet.train.measure import Running, Score, latency, score, size_in_bytes
-from lrpet.train.optim import make_optimizer, make_schedule
+from lrpet.train.measure import Score, latency, score, size_in_bytes
 from lrpet.train.provenance import provenance
+from lrpet.train.task import Task
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -47,159 +39,17 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     """
     console = console or Console()
     RunFolder.check(config, resume=resume)
-    torch.manual_seed(config.seed)
-    task = _Task.of(config)
+    task = Task.of(config)
     with RunFolder.opened(config, task.plan) as folder, console.run(config, task.plan):
-        try:
-            source = provenance()  # of the code that trains, should it change meanwhile
-            summary = {**_finish(config, task, folder, _fit(config, task, folder, console)), **source}
-        finally:
-            AcceleratorState._reset_state(
-                reset_partial_state=True
-            )  # else no later run may differ in device or precision
+        source = provenance()  # of the code that trains, should it change meanwhile
+        trained = fit(task.network, task.plan, config, task, folder, console)
+        summary = {**_finish(config, task, folder, trained), **source}
         folder.write_summary(summary, as_text(summary_table([summary])))
         console.summary(summary)
     return summary
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What a config stands for: a network, its plan, and the three parts of the data."""
-
-    dataset: data.Dataset
-    train: data.Images
-    validation: data.Images
-    network: nn.Module
-    plan: lrpet.Plan
-    example: Tensor
-
-    @classmethod
-    def of(cls, config: Config) -> _Task:
-        dataset = data.load(config.data, config.data_dir, image_size=config.image_size)
-        train_part, validation = data.split(dataset.train, holdout=config.holdout, seed=config.seed)
-        if len(train_part) < config.batch_size:
-            raise ValueError(
-                f"batch_size={config.batch_size} is more than the {len(train_part)} training images of {config.data}"
-            )
-        network = models.create(
-            config.model,
-            num_classes=len(dataset.classes),
-            in_channels=dataset.in_channels,
-            pretrained=config.pretrained,
-        )
-        example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
-        return cls(dataset, train_part, validation, network, _plan(config, network, example), example)
-
-    def batches(self, config: Config, images: data.Images, device: torch.device, *, training: bool) -> data.Batches:
-        return batches(
-            images,
-            self.dataset,
-            batch_size=config.batch_size,
-            device=device,
-            train=training,
-            seed=config.seed,
-            crop_padding=config.crop_padding,
-            flip=config.flip,
-            channels_last=config.channels_last,
-            num_workers=config.num_workers,
-        )
-
-
-def _plan(config: Config, network: nn.Module, example: Tensor) -> lrpet.Plan:
-    if config.method == "dense":
-        return lrpet.plan(network, example, ranks={})
-    return lrpet.plan(
-        network,
-        example,
-        keep=config.keep,
-        macs=config.macs,
-        params=config.params,
-        rectify=config.rectify,
-        factorize_all=config.factorize_all,
-    )
-
-
-def _accelerator(config: Config) -> Accelerator:
-    accelerator = Accelerator(
-        cpu=config.device == "cpu", mixed_precision=config.precision, step_scheduler_with_optimizer=False
-    )
-    if config.device == "cuda" and accelerator.device.type != "cuda":
-        raise ValueError(
-            "device=cuda, but torch finds no CUDA device: use device=cpu, or install a CUDA build of torch"
-        )
-    if accelerator.num_processes > 1:
-        raise ValueError("lrpet train runs in one process: start it without a multi-process launcher")
-    return accelerator
-
-
-@dataclass
-class _Trained:
-    """The full-size network after its last step and projection, on the CPU."""
-
-    network: nn.Module
-    device: torch.device
-    seconds: dict[str, float]
-
-
-def _fit(config: Config, task: _Task, folder: RunFolder, console: Console) -> _Trained:
-    """Train the full-size network to the end; from the checkpoint, if the folder has one."""
-    accelerator = _accelerator(config)
-    network = task.network
-    if config.channels_last:
-        network.to(memory_format=torch.channels_last)
-    steps = task.batches(config, task.train, accelerator.device, training=True)
-    validation = task.batches(config, task.validation, accelerator.device, training=False)
-    optimizer = make_optimizer(config, network)
-    schedule = make_schedule(config, optimizer, len(steps))
-    prepared, optimizer, schedule = accelerator.prepare(network, optimizer, schedule)
-    model: nn.Module = torch.compile(prepared) if config.compile else prepared  # type: ignore[assignment]
-    projector = lrpet.Projector(
-        network,
-        task.plan,
-        every=len(steps) if config.every == "epoch" else config.every,
-        energy_transfer=config.energy_transfer,
-        rectify=config.rectify,
-        tail_scale=config.tail_scale,
-        solver=config.solver,
-    )
-    set_seed(config.seed)
-    progress = folder.load_checkpoint(accelerator, projector)
-
-    for epoch in range(progress.epoch, config.epochs):
-        begin = time.perf_counter()
-        steps.set_epoch(epoch)
-        model.train()
-        running = Running(accelerator.device)
-        for images, labels in console.epoch(epoch, steps, running, projector):
-            with accelerator.autocast():
-                logits = model(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            running.add(loss, logits, labels)
-            if (report := projector.step()) is not None and task.plan.ranks:
-                folder.log_projection(report)
-        trained = running.score()
-        if not math.isfinite(trained.loss):
-            raise ValueError(
-                f"the loss is {trained.loss} in epoch {epoch + 1}: training has diverged. Lower lr, now {config.lr:g}."
-            )
-        progress = progress.advanced(time.perf_counter() - begin)
-        held_out = score(network, validation, autocast=accelerator.autocast()) if len(task.validation) else None
-        folder.log_epoch(progress, projector, trained, held_out, lr=schedule.get_last_lr()[0])
-        console.epoch_done(progress, projector, trained, held_out)
-        if progress.epoch % config.checkpoint_every == 0 or progress.epoch == config.epochs:
-            folder.save_checkpoint(accelerator, projector, progress)
-
-    projector.project()
-    network = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).to("cpu")
-    seconds = {"training": progress.seconds, "projecting": projector.seconds}
-    return _Trained(network, accelerator.device, seconds)
-
-
-def _finish(config: Config, task: _Task, folder: RunFolder, trained: _Trained) -> dict[str, Any]:
+def _finish(config: Config, task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
     """Factorise, save, read back from disk, and measure what was read back."""
     device = trained.device
     validation = task.batches(config, task.validation, device, training=False)

@@ -1,0 +1,155 @@
+"""One result: train by a method, save, read back from disk, measure.
+
+    python -m benchmarks.accuracy.cell RESULTS --model resnet20 --data cifar10 --data-dir DATA --method lrpet --keep 0.38 \\
+        --epochs 12 --seed 0
+
+Where the result is there already, nothing is done; a run that was cut off goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+import lrpet
+from benchmarks.accuracy.methods import METHODS
+from benchmarks.accuracy.run import Cell, Run
+from lrpet.train.measure import score
+from lrpet.train.provenance import provenance
+
+#: Training images from which batch norm's statistics are re-estimated.
+REESTIMATED_FROM = 10_000
+#: The most points kept of a curve of pruned energy.
+POINTS = 200
+
+
+def compute(cell: Cell, options: Mapping[str, Any], *, work: Path) -> dict[str, Any]:
+    """Train and measure; see the package's README for the keys."""
+    source = provenance()
+    run = Run(cell, options, work)
+    compact = _through_disk(METHODS[cell.method](run), run, work / cell.name / "compact")
+    counted = lrpet.plan(compact, run.task.example, ranks={})
+    settings = [phase.config.model_dump(mode="json", exclude={"output", "data_dir"}) for phase in run.phases]
+    return {
+        **vars(cell),
+        "macs": counted.macs_dense,
+        "macs_dense": run.plan.macs_dense,
+        "params": counted.params_dense,
+        "params_dense": run.plan.params_dense,
+        **_accuracies(compact, run),
+        "seconds": sum(phase.seconds["training"] for phase in run.phases),
+        "cpu_seconds": sum(phase.seconds["cpu"] for phase in run.phases),
+        "projecting_seconds": sum(phase.seconds["projecting"] for phase in run.phases),
+        "command": source["command"],
+        "commit": source["commit"],
+        "hardware": source["hardware"],
+        "versions": source["versions"],
+        "settings": settings,
+        **_curves(run),
+    }
+
+
+def _through_disk(compact: nn.Module, run: Run, path: Path) -> nn.Module:
+    if run.cell.method == "pruning":  # only the pickled network knows its shapes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(compact.cpu(), path.with_suffix(".pt"))
+        pruned: nn.Module = torch.load(path.with_suffix(".pt"), weights_only=False)
+        return pruned
+    lrpet.save(compact.cpu(), path, overwrite=True)
+    return lrpet.load(path, run.network())
+
+
+def _accuracies(compact: nn.Module, run: Run) -> dict[str, float | None]:
+    config, task = run.phases[-1].config, run.task
+    device = torch.device(
+        "cuda" if config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available()) else "cpu"
+    )
+    reestimated = copy.deepcopy(compact).to(device)
+    training = task.batches(config, task.train, device, training=True)
+    few: Iterator[tuple[Tensor, Tensor]] = itertools.islice(training, -(-REESTIMATED_FROM // config.batch_size))
+    update_bn(few, reestimated)
+    accuracies: dict[str, float | None] = {}
+    for suffix, network in (("", compact.to(device)), ("_bn_reestimated", reestimated)):
+        for name, images in (("val", task.validation), ("test", task.dataset.test)):
+            scored = score(network, task.batches(config, images, device, training=False)) if len(images) else None
+            accuracies[f"{name}_accuracy{suffix}"] = scored.accuracy if scored else None
+    return accuracies
+
+
+def _curves(run: Run) -> dict[str, Any]:
+    """Per epoch: loss and accuracy; per projection, as far as they fit: the mean fraction of energy that was pruned."""
+    epochs: list[dict[str, Any]] = []
+    pruned: list[list[float]] = []
+    for phase in run.phases:
+        before = len(epochs)
+        for line in phase.metrics:
+            if line["kind"] == "epoch":
+                kept = {key: line[key] for key in ("lr", "train_loss", "train_accuracy", "val_accuracy")}
+                epochs.append({"epoch": before + line["epoch"], **kept})
+            else:
+                pruned.append([line["step"], line["lr"], line["pruned"]])
+    every = max(1, -(-len(pruned) // POINTS))
+    return {"curve": epochs, "pruned": pruned[::-1][::every][::-1]}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, help="folder of the results, one JSON file each")
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--work", type=Path, default=Path("runs/accuracy"), help="folder of checkpoints")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+
+
+def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("data_dir", "batch_size", "device", "precision", "channels_last", "compile")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def write_whole(path: Path, result: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--keep", type=float, help="fraction of every layer's rank; none for dense")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    if (given.keep is None) != (given.method == "dense"):
+        parser.error("every method but dense needs --keep, and dense takes none")
+    cell = Cell(given.model, given.data, given.method, given.keep, given.epochs, given.seed)
+    path = given.results / f"{cell.name}.json"
+    if path.exists():
+        print(f"{path} is there already")
+        return
+    result = compute(cell, options_of(given), work=given.work)
+    folders = {str(given.data_dir): "DATA", str(given.work): "RUNS", str(given.results): "RESULTS"}
+    words = (folders.get(word, word) for word in result["command"].split())
+    write_whole(path, {**result, "command": " ".join(words)})
+    print(f"{cell.name}: test accuracy {result['test_accuracy']:.2%}, BN re-estimated ", end="")
+    print(
+        f"{result['test_accuracy_bn_reestimated']:.2%}, {result['macs'] / result['macs_dense']:.1%} of the multiply-adds"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A grid of results, each in a process of its own: what is there is skipped, what was cut off goes on.
+
+    python -m benchmarks.accuracy.grid RESULTS --model resnet20 --data cifar10 --data-dir DATA --epochs 12 \\
+        --methods dense lrpet factors svd_retrain --keep 0.38 0.2 --seeds 0 1 2 [--jobs 1] [--dry-run]
+
+With --jobs several run side by side: worth it for small networks on a GPU, not on a CPU. A failed run is reported, and the
+others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.accuracy.cell import add_options, options_of
+from benchmarks.accuracy.methods import METHODS
+from benchmarks.accuracy.run import Cell
+
+
+def cells(given: argparse.Namespace) -> list[Cell]:
+    """The grid's cells, seeds outermost, so that a table of one seed is whole early."""
+    chosen: dict[Cell, None] = {}
+    for seed, keep, method in itertools.product(given.seeds, given.keep, given.methods):
+        fraction = None if method == "dense" else keep
+        chosen[Cell(given.model, given.data, method, fraction, given.epochs, seed)] = None
+    return list(chosen)
+
+
+def command(cell: Cell, given: argparse.Namespace) -> list[str]:
+    """How to compute one cell."""
+    words = [sys.executable, "-m", "benchmarks.accuracy.cell", str(given.results), "--work", str(given.work)]
+    for name, value in {**options_of(given), **vars(cell)}.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return words
+
+
+def show(chosen: Iterable[Cell], results: Path, console: Console) -> None:
+    table = Table(title=str(results), title_justify="left")
+    for heading in ("result", "state"):
+        table.add_column(heading)
+    for cell in chosen:
+        table.add_row(cell.name, "there" if (results / f"{cell.name}.json").exists() else "to do")
+    console.print(table)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, required=True)
+    parser.add_argument("--keep", nargs="+", type=float, default=[0.38])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--dry-run", action="store_true", help="only say what is there and what is to do")
+    given = parser.parse_args(argv)
+    console = Console()
+    chosen = cells(given)
+    show(chosen, given.results, console)
+    if given.dry_run:
+        return 0
+    missing = [cell for cell in chosen if not (given.results / f"{cell.name}.json").exists()]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        codes = pool.map(lambda cell: subprocess.run(command(cell, given), check=False).returncode, missing)
+        failed = [cell.name for cell, code in zip(missing, codes, strict=True) if code]
+    show(chosen, given.results, console)
+    for name in failed:
+        console.print(f"[red]failed:[/] {name}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

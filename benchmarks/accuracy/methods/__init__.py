@@ -1,0 +1,34 @@
+"""Every method: from a run to the compact network it trains, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from benchmarks.accuracy.methods import (
+    dense,
+    factors,
+    factors_frobenius,
+    lrpet,
+    pruning,
+    svd_retrain,
+    trp,
+    truncation,
+)
+from benchmarks.accuracy.run import Run
+
+METHODS: dict[str, Callable[[Run], nn.Module]] = {
+    "dense": dense.train,
+    "lrpet": lrpet.train,
+    "lrpet_authors": lrpet.train_as_authors,
+    "no_energy_transfer": lrpet.train_without_energy_transfer,
+    "no_rectification": lrpet.train_without_rectification,
+    "neither": lrpet.train_with_neither,
+    "truncation": truncation.train,
+    "svd_retrain": svd_retrain.train,
+    "factors": factors.train,
+    "factors_frobenius": factors_frobenius.train,
+    "trp": trp.train,
+    "pruning": pruning.train,
+}

@@ -1,0 +1,35 @@
+"""Factors trained from scratch as in `factors`, with Frobenius decay: ½·λ·‖U·Vᵀ‖²_F in place of ½·λ·(‖U‖² + ‖V‖²).
+
+Khodak, Tenenholtz, Mackey, Fusi: Initialization and Regularization of Factorized Neural Layers, ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import lrpet
+from benchmarks.accuracy.run import RECIPE, Run
+
+
+def train(run: Run) -> nn.Module:
+    compact = lrpet.factorize(run.network(), run.plan)
+    pairs = [_weights(compact.get_submodule(name)) for name in run.plan.ranks]
+
+    @torch.no_grad()
+    def decay(projector: lrpet.Projector) -> None:
+        for right, left in pairs:  # W = left·right
+            v, u = right.flatten(1), left.flatten(1)
+            for weight, gradient in ((right, u.mT @ u @ v), (left, u @ (v @ v.mT))):
+                assert weight.grad is not None
+                # The optimizer adds λ·weight of its own: taken off here.
+                weight.grad.add_(gradient.view_as(weight) - weight, alpha=RECIPE["weight_decay"])
+
+    return run.fit("train", compact, before_step=decay)
+
+
+def _weights(pair: nn.Module) -> tuple[Tensor, Tensor]:
+    first, second = pair.children()
+    assert isinstance(first.weight, Tensor)
+    assert isinstance(second.weight, Tensor)
+    return first.weight, second.weight

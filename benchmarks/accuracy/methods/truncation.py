@@ -1,0 +1,12 @@
+"""The trained dense network cut to rank r at the end (of the weights with batch norm folded in), without any retraining."""
+
+from __future__ import annotations
+
+from torch import nn
+
+import lrpet
+from benchmarks.accuracy.run import Run
+
+
+def train(run: Run) -> nn.Module:
+    return lrpet.factorize(run.dense(run.cell.epochs), run.plan)

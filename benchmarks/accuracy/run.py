@@ -1,0 +1,134 @@
+"""What a method has to work with: a fresh network, its plan, and one training loop."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import lrpet
+from lrpet.train.config import Config, make_config
+from lrpet.train.console import Console
+from lrpet.train.fit import fit
+from lrpet.train.folder import RunFolder
+from lrpet.train.task import Task
+
+#: The options that are the same for every method, unless the command line says otherwise.
+RECIPE: dict[str, Any] = {
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "lr": 0.2,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 5e-4,
+    "schedule": "one-cycle",
+    "holdout": 0.1,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result of a grid."""
+
+    model: str
+    data: str
+    method: str
+    keep: float | None
+    """Fraction of every layer's rank; None for the dense network."""
+    epochs: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the ending."""
+        parts = (self.model, self.data, self.method, self.keep, self.epochs, self.seed)
+        return "-".join(str(part).replace(":", "_").replace("/", "_") for part in parts if part is not None)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training of a run, done."""
+
+    config: Config
+    metrics: list[dict[str, Any]]
+    seconds: Mapping[str, float]
+
+
+class Run:
+    """A cell being computed. Every training has a folder below `work`, so that a killed run goes on where it was."""
+
+    def __init__(self, cell: Cell, options: Mapping[str, Any], work: Path) -> None:
+        self.cell, self.work = cell, work
+        self._options = {**RECIPE, "model": cell.model, "data": cell.data, "seed": cell.seed, **options}
+        self.task = Task.of(self._config("", cell.keep, {}))
+        self.phases: list[Phase] = []
+
+    @property
+    def plan(self) -> lrpet.Plan:
+        """The low-rank plan, whose multiply-adds are every method's budget."""
+        return self.task.plan
+
+    @property
+    def retraining_epochs(self) -> int:
+        """Epochs for those that compress a trained network: two in five, at least one; the rest go to the dense network."""
+        return max(1, round(0.4 * self.cell.epochs))
+
+    def network(self) -> nn.Module:
+        """A fresh full-size network; the same each time."""
+        return copy.deepcopy(self.task.network)
+
+    def dense(self, epochs: int) -> nn.Module:
+        """The dense network after so many epochs. Runs that differ in method only share its training."""
+        cell = self.cell
+        folder = Cell(cell.model, cell.data, "dense", None, epochs, cell.seed).name
+        return self._fit(Path("shared") / folder, self.network(), None, None, {"epochs": epochs})
+
+    def fit(
+        self,
+        phase: str,
+        network: nn.Module,
+        *,
+        plan: lrpet.Plan | None = None,
+        before_step: Callable[[lrpet.Projector], None] | None = None,
+        **changes: Any,
+    ) -> nn.Module:
+        """Train `network`, projecting as `plan` says, with these changes to the options."""
+        return self._fit(Path(self.cell.name) / phase, network, plan, before_step, changes)
+
+    def _fit(
+        self,
+        folder: Path,
+        network: nn.Module,
+        plan: lrpet.Plan | None,
+        before_step: Callable[[lrpet.Projector], None] | None,
+        changes: Mapping[str, Any],
+    ) -> nn.Module:
+        config = self._config(folder, self.cell.keep if plan is not None else None, changes)
+        plan = plan or lrpet.plan(network, self.task.example, ranks={})
+        console = Console()
+        with _alone(config.folder):
+            RunFolder.check(config, resume=True)
+            with RunFolder.opened(config, plan) as opened, console.run(config, plan):
+                trained = fit(network, plan, config, self.task, opened, console, before_step=before_step)
+                self.phases.append(Phase(config, opened.metrics(), trained.seconds))
+        return trained.network
+
+    def _config(self, folder: str | Path, keep: float | None, changes: Mapping[str, Any]) -> Config:
+        method = "dense" if keep is None else "lrpet"
+        values = {"epochs": self.cell.epochs, "method": method, "keep": keep, "output": self.work / folder}
+        return make_config({**self._options, **values, **changes})
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Inside, no other process works in `folder`: one that wants to waits."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
