@@ -1,0 +1,106 @@
+"""The figures of RESULTS.md, as SVG."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt
+
+Results = list[dict[str, Any]]
+
+TITLES = {
+    "macs": "Test accuracy against multiply-adds",
+    "curves": "Validation accuracy over training",
+    "pruned": "Energy pruned at each projection",
+}
+SIZE = (7.5, 4.5)
+plt.rcParams.update(
+    {"svg.hashsalt": "lrpet", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
+)
+
+
+def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -> None:
+    """All figures of one network, data set and length of training."""
+    colours = {method: f"C{i % 10}" for i, method in enumerate(titles)}
+    for kind, plot in (("macs", _macs), ("curves", _curves), ("pruned", _pruned)):
+        figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+        plot(axes, results, titles, colours)
+        axes.set_title(TITLES[kind], loc="left")
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        _save(figure, folder / f"{kind}-{name}.svg")
+
+
+def gradients(results: Mapping[str, Any], path: Path) -> None:
+    """Norms by layer at the middle projection of the first run, for each network."""
+    networks = results["networks"]
+    figure, axes = plt.subplots(1, len(networks), figsize=(10, 4), layout="constrained")
+    labels = {
+        "before": "before projection",
+        "with_transfer": "with energy transfer",
+        "without_transfer": "without",
+    }
+    for each, (name, runs) in zip(axes, networks.items(), strict=True):
+        rows = runs[0]["projections"]
+        norms = rows[0]["norms"]
+        for form, label in labels.items():
+            each.plot(range(1, len(norms[form]) + 1), norms[form], ".-", label=label)
+        each.set(title=f"{name}, first projection", xlabel="layer", ylabel="norm of the gradient", yscale="log")
+        each.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _macs(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> None:
+    points: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        points[result["method"]][result["macs"]].append(100 * result["test_accuracy_bn_reestimated"])
+    for i, (method, by_macs) in enumerate(points.items()):
+        x = [macs / 1e6 * (1 + 0.006 * (i % 5 - 2)) for macs in sorted(by_macs)]  # side by side where they coincide
+        mean = [statistics.mean(by_macs[macs]) for macs in sorted(by_macs)]
+        error = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (by_macs[macs] for macs in sorted(by_macs))]
+        axes.errorbar(x, mean, error, fmt="o", capsize=3, label=titles[method], color=colours[method])
+    axes.set(xlabel="multiply-adds, M", ylabel="test accuracy, BN re-estimated, %")
+
+
+def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> None:
+    keep = max((result["keep"] for result in results if result["keep"]), default=None)
+    runs: dict[str, list[list[float]]] = defaultdict(list)
+    for result in results:
+        values = [row["val_accuracy"] for row in result["curve"]]
+        if result["keep"] in (None, keep) and result["method"] != "truncation" and None not in values:
+            runs[result["method"]].append([100 * value for value in values])
+    for method, curves in runs.items():
+        mean = [statistics.mean(values) for values in zip(*curves, strict=True)]
+        axes.plot(range(1, len(mean) + 1), mean, label=titles[method], color=colours[method])
+    axes.set(xlabel="epoch", ylabel="validation accuracy in training, %")
+
+
+def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> None:
+    drawn: set[tuple[str, float]] = set()
+    rates: list[list[float]] = []
+    for result in results:
+        key = (result["method"], result["keep"])
+        if not result["pruned"] or key in drawn:
+            continue
+        drawn.add(key)
+        steps, lr, pruned = map(list, zip(*result["pruned"], strict=True))
+        rates = [steps, lr] if len(steps) > len(rates[0] if rates else []) else rates
+        style = "-" if len(drawn) < 11 else "--"
+        label = f"{titles[result['method']]}, keep {result['keep']}"
+        axes.plot(steps, pruned, style, label=label, color=colours[result["method"]], alpha=0.8)
+    if rates:
+        axes.plot(
+            rates[0], [rate / max(rates[1]) for rate in rates[1]], ":", color="0.5", label="learning rate / its peak"
+        )
+    axes.set(xlabel="step", ylabel="fraction of energy pruned, mean over layers", yscale="log")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
