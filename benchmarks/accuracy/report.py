@@ -20,6 +20,8 @@ TITLES = {
     "dense": "dense (not compact)",
     "lrpet": "LRPET",
     "lrpet_authors": "LRPET, the authors' schedule",
+    "lrpet_late": "LRPET, from half of the training on",
+    "lrpet_late_neither": "projection alone, from half of the training on",
     "no_energy_transfer": "LRPET without energy transfer",
     "no_rectification": "LRPET without rectification",
     "neither": "projection alone",

@@ -65,7 +65,7 @@ class Run:
 
     def __init__(self, cell: Cell, options: Mapping[str, Any], work: Path) -> None:
         self.cell, self.work = cell, work
-        self._options = {**RECIPE, "model": cell.model, "data": cell.data, "seed": cell.seed, **options}
+        self.options = {**RECIPE, "model": cell.model, "data": cell.data, "seed": cell.seed, **options}
         self.task = Task.of(self._config("", cell.keep, {}))
         self.phases: list[Phase] = []
 
@@ -122,7 +122,7 @@ class Run:
     def _config(self, folder: str | Path, keep: float | None, changes: Mapping[str, Any]) -> Config:
         method = "dense" if keep is None else "lrpet"
         values = {"epochs": self.cell.epochs, "method": method, "keep": keep, "output": self.work / folder}
-        return make_config({**self._options, **values, **changes})
+        return make_config({**self.options, **values, **changes})
 
 
 @contextmanager

@@ -22,6 +22,8 @@ METHODS: dict[str, Callable[[Run], nn.Module]] = {
     "dense": dense.train,
     "lrpet": lrpet.train,
     "lrpet_authors": lrpet.train_as_authors,
+    "lrpet_late": lrpet.train_late,
+    "lrpet_late_neither": lrpet.train_late_with_neither,
     "no_energy_transfer": lrpet.train_without_energy_transfer,
     "no_rectification": lrpet.train_without_rectification,
     "neither": lrpet.train_with_neither,

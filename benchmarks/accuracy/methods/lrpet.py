@@ -1,7 +1,7 @@
 """LRPET (Guo et al., 2024), and the same without its parts.
 
-All but the authors' own schedule project once an epoch for the first half of the training and then ever more often, down to
-every 5 steps.
+Where nothing else is said, a projection an epoch for the first half of the training and then ever more often, down to every
+5 steps.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ def train_as_authors(run: Run) -> nn.Module:
     return _train(run, every_last=None)
 
 
+def train_late(run: Run) -> nn.Module:
+    """No projection for the first half of the training, then one, and then ever more often down to every 5 steps."""
+    return _train(run, **_late(run))
+
+
+def train_late_with_neither(run: Run) -> nn.Module:
+    """The same, projection alone."""
+    return _train(run, **_late(run), energy_transfer=False, rectify=False)
+
+
 def train_without_energy_transfer(run: Run) -> nn.Module:
     return _train(run, energy_transfer=False)
 
@@ -36,6 +46,11 @@ def train_without_rectification(run: Run) -> nn.Module:
 def train_with_neither(run: Run) -> nn.Module:
     """Projection alone."""
     return _train(run, energy_transfer=False, rectify=False)
+
+
+def _late(run: Run) -> dict[str, Any]:
+    steps = run.cell.epochs * (len(run.task.train) // run.options["batch_size"])
+    return {"every": steps // 2, "shrink_from": 0.0}
 
 
 def _train(run: Run, **changes: Any) -> nn.Module:
