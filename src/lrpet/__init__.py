@@ -13,7 +13,8 @@ In a training loop of your own:
 
 from lrpet.factorize import factorize
 from lrpet.files import load, read_metadata, save
-from lrpet.plan import LayerPlan, Plan, plan
+from lrpet.plan import LayerPlan, Plan
+from lrpet.planner import plan
 from lrpet.projector import Projector
 from lrpet.schedule import Shrinking
 from lrpet.statistics import LayerReport, Report

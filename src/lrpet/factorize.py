@@ -10,18 +10,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lrpet.matrix import as_matrix, row_scale
+from lrpet.matrix import FACTORIZABLE, as_matrices, groups_of, row_scale
 from lrpet.plan import Plan
 from lrpet.projection import project
 
 M = TypeVar("M", bound=nn.Module)
+Factorizable = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
 def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of `model` in which every planned layer is two thin ones; `model` itself is untouched.
 
     A convolution n×c×k×k becomes a k×k convolution c→r (√Σ·Vᵀ; the original stride, padding and dilation, no bias) followed
-    by a 1×1 convolution r→n (U·√Σ, the original bias); a linear c→n becomes c→r, r→n likewise. Dtype, device, training mode
+    by a 1×1 convolution r→n (U·√Σ, the original bias), in one, two or three dimensions; a linear c→n becomes c→r, r→n
+    likewise. A convolution in g groups becomes two in g groups, c→g·r and g·r→n. Dtype, device, training mode
     and `requires_grad` are kept. What the weight still has beyond rank r is cut off, so project first.
 
     A dead layer (largest singular value below 1e-4) is factorised like any other, and reported by a warning.
@@ -49,7 +51,7 @@ def skeleton(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of `model` with the structure `factorize` gives, its factors uninitialised. Raises ValueError like it."""
     pairs: dict[str, nn.Module] = {}
     for name, module in plan.modules(model).items():
-        assert isinstance(module, nn.Conv2d | nn.Linear)
+        assert isinstance(module, FACTORIZABLE)
         pairs[name] = nn.Sequential(*_empty_pair(module, plan.ranks[name])).train(module.training)
     compact = replaced(model, pairs)
     compact.lrpet_plan = plan  # type: ignore[assignment]
@@ -77,40 +79,44 @@ def _lost_linears(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def _factor_pair(name: str, module: nn.Module, rank: int, scale: Tensor | None) -> tuple[nn.Sequential, bool]:
-    assert isinstance(module, nn.Conv2d | nn.Linear)
+    assert isinstance(module, FACTORIZABLE)
     if not (module.weight.isfinite().all() and (scale is None or scale.isfinite().all())):
         raise ValueError(f"NaN or Inf in the weight or batch norm of {name!r}: nothing can be factorised from it")
     weight = module.weight.to(torch.promote_types(module.weight.dtype, torch.float32))
-    truncated = project(as_matrix(weight), rank, row_scale=scale, energy_transfer=False)
+    groups = groups_of(module)
+    scale = None if scale is None else scale.view(groups, -1)
+    truncated = project(as_matrices(weight, groups), rank, row_scale=scale, energy_transfer=False)
     # W ≈ U·Σ·Vᵀ; both factors take √Σ, so that neither is much larger than the other.
     left, singular_values, right = torch.linalg.svd(truncated.matrix, full_matrices=False)
-    root = singular_values[:rank].sqrt()
+    root = singular_values[:, :rank].sqrt()
     first, second = _empty_pair(module, rank)
-    first.weight.copy_((root[:, None] * right[:rank]).view_as(first.weight))
-    second.weight.copy_((left[:, :rank] * root).view_as(second.weight))
+    first.weight.copy_((root[..., None] * right[:, :rank]).reshape(first.weight.shape))
+    second.weight.copy_((left[..., :rank] * root[:, None]).reshape(second.weight.shape))
     if module.bias is not None:
         assert second.bias is not None
         second.bias.copy_(module.bias)
-    return nn.Sequential(first, second).train(module.training), bool(truncated.dead)
+    return nn.Sequential(first, second).train(module.training), bool(truncated.dead.all())
 
 
-def _empty_pair(module: nn.Conv2d | nn.Linear, rank: int) -> tuple[nn.Conv2d, nn.Conv2d] | tuple[nn.Linear, nn.Linear]:
+def _empty_pair(module: Factorizable, rank: int) -> tuple[Factorizable, Factorizable]:
     """Uninitialised factor layers for `module`, like it in dtype, device and requires_grad."""
     like: dict[str, Any] = {"device": module.weight.device, "dtype": module.weight.dtype}
     bias = module.bias is not None
-    pair: tuple[nn.Conv2d, nn.Conv2d] | tuple[nn.Linear, nn.Linear]
-    if isinstance(module, nn.Conv2d):
+    pair: tuple[Factorizable, Factorizable]
+    if isinstance(module, nn.Linear):
+        pair = (
+            _uninitialised(nn.Linear, module.in_features, rank, bias=False, **like),
+            _uninitialised(nn.Linear, rank, module.out_features, bias=bias, **like),
+        )
+    else:
+        kind: Any = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(module, kind))
+        inner, like["groups"] = rank * module.groups, module.groups
         geometry: dict[str, Any] = {
             name: getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         }
         pair = (
-            _uninitialised(nn.Conv2d, module.in_channels, rank, **geometry, bias=False, **like),
-            _uninitialised(nn.Conv2d, rank, module.out_channels, 1, bias=bias, **like),
-        )
-    else:
-        pair = (
-            _uninitialised(nn.Linear, module.in_features, rank, bias=False, **like),
-            _uninitialised(nn.Linear, rank, module.out_features, bias=bias, **like),
+            _uninitialised(kind, module.in_channels, inner, **geometry, bias=False, **like),
+            _uninitialised(kind, inner, module.out_channels, 1, bias=bias, **like),
         )
     for factor in pair:
         factor.weight.requires_grad_(module.weight.requires_grad)

@@ -1,24 +1,30 @@
 """One observed forward pass: which layers a network has, what they cost, and which batch norm each one feeds.
 
 Forward hooks watch the tensors themselves. A batch norm is a layer's partner when the tensor it consumes *is* the one the
-layer produced, unchanged since; the order in which modules were declared plays no part.
+layer produced, unchanged since; the order in which modules were declared plays no part. Likewise a weight that anything but
+its own module computes with is seen by watching what is done to the weight.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
-from lrpet.matrix import COUNTED, can_rectify, matrix_shape
+from lrpet.matrix import can_rectify, is_batch_norm, is_counted, shape_of, tensors_of
+
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,23 @@ class Layer:
 
     name: str
     module: nn.Module
-    rows: int
-    columns: int
-    """Shape of its weight as a matrix; 0 × 0 for modules that are not counted (see `lrpet.matrix.COUNTED`)."""
     params: int
     """Weights and biases, shared ones at their first user only; 0 for modules that are not counted."""
     calls: int
     """How often its forward ran."""
-    positions: int
-    """Output positions (pixels or tokens, times the batch) over all calls; 0 for modules that are not counted."""
+    positions: int | Fraction
+    """Output positions (pixels or tokens, times the batch) over all calls, their mean over the groups if they differ (query
+    and key of an attention); 0 for modules that are not counted."""
+    spatial_positions: int
+    """Of a two-dimensional convolution: those of a kh×1 convolution with its vertical stride alone, over all calls."""
     macs: int
     """Multiply-adds over all calls; 0 for modules that are not counted."""
     batch_norm: str | None
     """Name of the batch norm that folds into this layer at inference."""
+    unpaired: str | None
+    """Why there is none though a batch norm takes this layer's output."""
+    used_elsewhere: bool
+    """Whether its weight was computed with outside its own forward."""
     shares_weight_with: tuple[str, ...]
     """Names of other modules that use the very same weight."""
 
@@ -74,38 +84,61 @@ class _Watch:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = {name: module for name, module in model.named_modules() if _has_matrix(module)}
-        self.norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+        self.norms = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
         self.calls: dict[str, int] = defaultdict(int)
-        self.positions: dict[str, int] = defaultdict(int)
-        self.macs: dict[str, int] = defaultdict(int)
+        self.positions: dict[str, int | Fraction] = defaultdict(int)
+        self.spatial_positions: dict[str, int] = defaultdict(int)
         self.feeds: dict[str, list[str]] = defaultdict(list)  # layer → norms that consumed its output
         self.fed_by: dict[str, list[str | None]] = defaultdict(list)  # norm → layers whose output it consumed
         self.outputs: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
+        self.uses = _WeightUses(self.modules)
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
         handles = []
         try:
             for name, module in self.modules.items():
-                handles.append(module.register_forward_hook(self._after_layer(name), with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(lambda module, _: self.uses.running.append(module)))
+                seen = self._after_attention(name) if isinstance(module, nn.MultiheadAttention) else self._after(name)
+                handles.append(module.register_forward_hook(seen, with_kwargs=True))
             for name, module in self.norms.items():
                 handles.append(module.register_forward_pre_hook(self._before_norm(name), with_kwargs=True))
-            yield
+            with self.uses:
+                yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _after_layer(self, name: str) -> Any:
+    def _after(self, name: str) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self.uses.running.pop()
             self.calls[name] += 1
-            if isinstance(module, COUNTED) and isinstance(output, Tensor):
-                rows, columns = matrix_shape(module)
-                transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-                positions = ((*args, *kwargs.values())[0] if transposed else output).numel() // max(1, rows)
-                self.positions[name] += positions
-                self.macs[name] += positions * rows * columns
-                if not output.is_inference():  # such a tensor does not tell whether it has been written to
-                    self.outputs[id(output)] = (weakref.ref(output), output._version, name)
+            if not (is_counted(module) and isinstance(output, Tensor)):
+                return
+            x = (*args, *kwargs.values())[0]
+            if isinstance(module, _ConvTransposeNd):
+                self.positions[name] += x.numel() // max(1, module.in_channels)
+            elif isinstance(module, _ConvNd):
+                self.positions[name] += output.numel() // max(1, module.out_channels)
+            else:
+                self.positions[name] += output.shape[:-1].numel()
+            if isinstance(module, nn.Conv2d):
+                self.spatial_positions[name] += output[..., 0].numel() // max(1, module.out_channels) * x.shape[-1]
+            if not output.is_inference():  # such a tensor does not tell whether it has been written to
+                self.outputs[id(output)] = (weakref.ref(output), output._version, name)
+
+        return hook
+
+    def _after_attention(self, name: str) -> Hook:
+        """An attention runs its output projection itself, by its weight."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self.uses.running.pop()
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            query, key, value = (given[each].shape[:-1].numel() for each in ("query", "key", "value"))
+            for each, positions in ((name, Fraction(query + key + value, 3)), (f"{name}.out_proj", query)):
+                self.calls[each] += 1
+                self.positions[each] += positions
 
         return hook
 
@@ -125,16 +158,25 @@ class _Watch:
         reference, version, layer = self.outputs[id(tensor)]
         if reference() is not tensor or tensor._version != version:
             return None
-        if isinstance(self.modules[layer], nn.Linear) and tensor.dim() != 2:
+        if not isinstance(self.modules[layer], _ConvNd) and tensor.dim() != 2:
             return None  # a batch norm's channels are dimension 1, a linear's features the last
         return layer
 
-    def _partner(self, layer: str) -> str | None:
-        norms = set(self.feeds[layer])
-        if len(norms) != 1 or len(self.feeds[layer]) != self.calls[layer]:
-            return None
-        (norm,) = norms
-        return norm if set(self.fed_by[norm]) == {layer} and can_rectify(self.norms[norm]) else None
+    def _partner(self, layer: str) -> tuple[str | None, str | None]:
+        """The batch norm that folds into this layer; or else why the one that takes its output does not."""
+        norms = sorted(set(self.feeds[layer]))
+        if not norms:
+            return None, None
+        (norm, *others) = norms
+        if others:
+            return None, f"it feeds {len(norms)} batch norms"
+        if len(self.feeds[layer]) != self.calls[layer]:
+            return None, f"{norm} does not take all of its outputs"
+        if set(self.fed_by[norm]) != {layer}:
+            return None, f"{norm} takes the output of others too"
+        if not can_rectify(self.norms[norm]):
+            return None, f"{norm} keeps no running statistics"
+        return norm, None
 
     def layers(self) -> list[Layer]:
         users: dict[int, list[str]] = defaultdict(list)
@@ -146,31 +188,62 @@ class _Watch:
 
         def layer(name: str) -> Layer:
             module = self.modules[name]
-            sizes, shape = 0, (0, 0)
-            if isinstance(module, COUNTED):
-                shape = matrix_shape(module)
-                tensors = [tensor for tensor in (module.weight, module.bias) if tensor is not None]
-                sizes = sum(tensor.numel() for tensor in tensors if id(tensor) not in counted)
+            sizes, macs = 0, 0
+            if is_counted(module):
+                sizes = sum(tensor.numel() for tensor in tensors_of(module) if id(tensor) not in counted)
                 counted.update(id(parameter) for parameter in module._parameters.values())
-            sharers = users[id(module._parameters.get("weight"))]
+                shape = shape_of(module)
+                macs = int(self.positions.get(name, 0) * shape.rows * shape.columns)
+            partner, unpaired = self._partner(name)
+            sharers = users[id(module._parameters.get("weight", module._parameters.get("in_proj_weight")))]
             return Layer(
                 name=name,
                 module=module,
-                rows=shape[0],
-                columns=shape[1],
                 params=sizes,
                 calls=self.calls.get(name, 0),
                 positions=self.positions.get(name, 0),
-                macs=self.macs.get(name, 0),
-                batch_norm=self._partner(name),
+                spatial_positions=self.spatial_positions.get(name, 0),
+                macs=macs,
+                batch_norm=partner,
+                unpaired=unpaired,
+                used_elsewhere=name in self.uses.elsewhere,
                 shares_weight_with=tuple(other for other in sharers if other != name),
             )
 
         return [layer(name) for name in (*self.calls, *(name for name in self.modules if name not in self.calls))]
 
 
+class _WeightUses(TorchFunctionMode):
+    """Watches which weights are computed with while a module runs that is not their own."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.running: list[nn.Module] = []
+        self.elsewhere: set[str] = set()
+        self._users: dict[int, list[tuple[str, nn.Module]]] = defaultdict(list)
+        for name, module in modules.items():
+            for parameter in module._parameters.values():
+                if parameter is not None and parameter.dim() >= 2:
+                    self._users[id(parameter)].append((name, module))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor | tuple | list):  # a look at a shape or a dtype is no use
+            for leaf in tree_leaves((args, kwargs)):
+                self._note(self._users.get(id(leaf), ())) if isinstance(leaf, nn.Parameter) else None
+        return result
+
+    def _note(self, users: Sequence[tuple[str, nn.Module]]) -> None:
+        current = self.running[-1] if self.running else None
+        mine = [module is current or getattr(current, "out_proj", None) is module for _, module in users]
+        if not any(mine):
+            self.elsewhere.update(name for name, _ in users)
+
+
 def _has_matrix(module: nn.Module) -> bool:
-    return isinstance(module, COUNTED) or any(p is not None and p.dim() >= 2 for p in module._parameters.values())
+    return is_counted(module) or any(p is not None and p.dim() >= 2 for p in module._parameters.values())
 
 
 @contextmanager

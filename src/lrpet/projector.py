@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lrpet.matrix import as_matrix, row_scale
+from lrpet.matrix import fold, row_scale, scale_of_rows, unfold, weight_of
 from lrpet.plan import Plan
 from lrpet.projection import Projection, project
 from lrpet.statistics import Report
@@ -79,10 +79,12 @@ class Projector:
         """Layers, over all projections, whose first solution was not good enough: a warm start that was too far off."""
         self.last: Report | None = None
         """Report of the latest projection."""
-        self._layers = plan.modules(model)
+        self._unfoldings = {layer.name: layer.unfolding for layer in plan.layers}
+        self._layers = _first_users(plan.modules(model))
         partners = {layer.name: layer.batch_norm for layer in plan.layers if rectify and layer.batch_norm is not None}
         self._batch_norms = {name: model.get_submodule(partner) for name, partner in partners.items()}
-        self._stacks = _stacks(self._layers, plan.ranks, self._batch_norms.keys())
+        self._ranks = {name: plan.ranks[name] for name in self._layers}
+        self._stacks = self._stacked_layers()
         self._bases: dict[str, Tensor] = {}
         self._waits: dict[str, tuple[int, int]] = {}  # projections to let pass before a warm start is tried again
 
@@ -101,7 +103,7 @@ class Projector:
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
         start = time.perf_counter()
-        scales = {name: row_scale(batch_norm) for name, batch_norm in self._batch_norms.items()}
+        scales = {name: self._rows(name, row_scale(norm)) for name, norm in self._batch_norms.items()}
         energies = self._finite_energies(scales)
         found = self._subspaces(scales, energies)
         projections = [
@@ -109,7 +111,7 @@ class Projector:
             for names, energy, subspace in zip(self._stacks, energies, found, strict=True)
         ]
         self._keep_bases(found)
-        self.last = Report(self.steps, self.plan.ranks, projections)
+        self.last = Report(self.steps, self._ranks, projections)
         self.seconds += time.perf_counter() - start
         return self.last
 
@@ -155,12 +157,12 @@ class Projector:
     def _solved(self, names: tuple[str, ...], scales: dict[str, Tensor], energy: Tensor, solver: Solver) -> Subspace:
         stack = self._stack(names)
         weight = stack.to(torch.promote_types(stack.dtype, torch.float32))
-        rank = self.plan.ranks[names[0]]
+        rank = self._ranks[names[0]]
         scale = _stacked(scales, names)
         try:
             return leading(weight, rank, row_scale=scale, start=self._start(names), solver=solver, energy=energy)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            failed = weight.new_full((len(names),), torch.inf)
+            failed = weight.new_full((len(weight),), torch.inf)
             return Subspace(weight, weight, False, weight, failed, failed, solver)
 
     def _keep_bases(self, found: list[Subspace]) -> None:
@@ -173,12 +175,33 @@ class Projector:
         for names, basis in sorted(bases, key=lambda pair: pair[1].nbytes):
             if (left := left - basis.nbytes) < 0:
                 break
-            self._bases.update(zip(names, basis.unbind(0), strict=True))
+            self._bases.update(zip(names, basis.chunk(len(names)), strict=True))
+
+    def _stacked_layers(self) -> list[tuple[str, ...]]:
+        """The layers' names, those together that are solved as one batch: equal in all that matters, and small."""
+        together: dict[Any, list[str]] = defaultdict(list)
+        for name, module in self._layers.items():
+            weight, shape = weight_of(module), self._matrices(name).shape
+            small = min(shape[1:]) <= STACKED_UP_TO or weight.is_cuda
+            alike = (shape, self._ranks[name], name in self._batch_norms, weight.dtype, weight.device)
+            together[alike if small else name].append(name)
+        stacks = []
+        for names in together.values():
+            most = max(1, STACK_ELEMENTS // weight_of(self._layers[names[0]]).numel())
+            stacks += [tuple(names[i : i + most]) for i in range(0, len(names), most)]
+        return stacks
 
     def _stack(self, names: tuple[str, ...]) -> Tensor:
-        """The weights of equally shaped layers as one stack of matrices, (batch, rows, columns)."""
-        matrices = [as_matrix(_weight(self._layers[name])) for name in names]
-        return matrices[0][None] if len(matrices) == 1 else torch.stack(matrices)
+        """The weights of equally shaped layers as one stack of matrices, of all groups: (batch, rows, columns)."""
+        matrices = [self._matrices(name) for name in names]
+        return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
+
+    def _matrices(self, name: str) -> Tensor:
+        return unfold(self._layers[name], self._unfoldings[name])
+
+    def _rows(self, name: str, channels: Tensor) -> Tensor:
+        """A number for each channel of a layer as one for each row of its matrices."""
+        return scale_of_rows(channels, self._layers[name], self._unfoldings[name])
 
     def _projected(
         self, names: tuple[str, ...], scales: dict[str, Tensor], energy: Tensor, subspace: Subspace
@@ -187,7 +210,7 @@ class Projector:
         stack = self._stack(names)
         projected = project(
             stack,
-            self.plan.ranks[names[0]],
+            self._ranks[names[0]],
             row_scale=_stacked(scales, names),
             energy_transfer=self.energy_transfer,
             tail_scale=self.tail_scale,
@@ -195,10 +218,10 @@ class Projector:
             energy=energy,
             out=stack,
         )
-        for name, matrix in zip(names, projected.matrix.unbind(0), strict=True):
-            weight = _weight(self._layers[name])
-            if matrix.data_ptr() != weight.data_ptr():
-                weight.copy_(matrix.view_as(weight))
+        for name, matrices in zip(names, projected.matrix.chunk(len(names)), strict=True):
+            weight = weight_of(self._layers[name])
+            if matrices.data_ptr() != weight.data_ptr():
+                weight.copy_(fold(matrices, self._layers[name], self._unfoldings[name]))
         return projected
 
     def _finite_energies(self, scales: dict[str, Tensor]) -> list[Tensor]:
@@ -210,9 +233,10 @@ class Projector:
             energy = (rows if scale is None else rows * scale).square().sum(-1)
             ok = energy.isfinite() & rows.isfinite().all(-1)
             if scale is not None:  # an infinite variance makes a finite scale, 0
-                ok &= torch.stack([_variance(self._batch_norms[name]) for name in names]).isfinite().all(-1)
+                variances = [self._rows(name, _variance(self._batch_norms[name])) for name in names]
+                ok &= torch.cat(variances).isfinite().all(-1)
             energies.append(energy)
-            finite.append(ok)
+            finite.append(ok.view(len(names), -1).all(-1))
         each = torch.cat([ok.to(finite[0].device) for ok in finite]).tolist() if finite else []
         bad = {name for name, ok in zip(itertools.chain(*self._stacks), each, strict=True) if not ok}
         if bad:
@@ -250,43 +274,27 @@ class Projector:
             )
         bases = state.get("bases") or {}
         for name, basis in bases.items():
-            matrix = as_matrix(_weight(self._layers[name])) if name in self._layers else None
-            if matrix is None or basis.shape != (min(matrix.shape), self.plan.ranks[name]):
+            shape = self._matrices(name).shape if name in self._layers else None
+            if shape is None or basis.shape != (shape[0], min(shape[1:]), self._ranks[name]):
                 raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self._waits = {name: (int(waiting), int(pause)) for name, (waiting, pause) in state.get("waits", {}).items()}
-        self._bases = {name: basis.to(_weight(self._layers[name]).device) for name, basis in bases.items()}
+        self._bases = {name: basis.to(weight_of(self._layers[name]).device) for name, basis in bases.items()}
 
 
-def _stacks(
-    layers: Mapping[str, nn.Module], ranks: Mapping[str, int], rectified: Collection[str]
-) -> list[tuple[str, ...]]:
-    """The layers' names, those together that are solved as one batch: equal in all that matters, and small."""
-    groups: dict[Any, list[str]] = defaultdict(list)
+def _first_users(layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """One layer for every weight, the first of those that share it."""
+    first: dict[int, str] = {}
     for name, module in layers.items():
-        weight = _weight(module)
-        shape = as_matrix(weight).shape
-        small = min(shape) <= STACKED_UP_TO or weight.is_cuda
-        alike = (shape, ranks[name], name in rectified, weight.dtype, weight.device)
-        groups[alike if small else name].append(name)
-    stacks = []
-    for names in groups.values():
-        most = max(1, STACK_ELEMENTS // _weight(layers[names[0]]).numel())
-        stacks += [tuple(names[i : i + most]) for i in range(0, len(names), most)]
-    return stacks
+        first.setdefault(id(weight_of(module)), name)
+    return {name: layers[name] for name in first.values()}
 
 
 def _stacked(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor | None:
-    """The tensors of these layers as one; None unless all of them have one."""
+    """The tensors of these layers, each (groups, …), as one (batch, …); None unless all of them have one."""
     if not all(name in tensors for name in names):
         return None
-    return tensors[names[0]][None] if len(names) == 1 else torch.stack([tensors[name] for name in names])
-
-
-def _weight(module: nn.Module) -> Tensor:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight
+    return tensors[names[0]] if len(names) == 1 else torch.cat([tensors[name] for name in names])
 
 
 def _variance(batch_norm: nn.Module) -> Tensor:

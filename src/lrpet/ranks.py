@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True)
@@ -14,24 +15,31 @@ class MatrixCost:
 
     rows: int
     columns: int
-    positions: int
+    positions: int | Fraction
+    groups: int = 1
+    """Blocks of rows/groups rows that are matrices, and are factorised, each by itself."""
+    first_positions: int | Fraction | None = None
+    """Positions that the first factor, of rank × columns, is applied at, if others than the second."""
 
     @property
     def full_rank(self) -> int:
-        """The largest rank this matrix can have."""
-        return min(self.rows, self.columns)
+        """The largest rank this matrix, or each block of it, can have."""
+        return min(self.rows // self.groups, self.columns)
 
     def params(self, rank: int | None = None) -> int:
-        """Weights of the dense matrix, or of its two factors at `rank`: r·(rows + columns)."""
-        return self.rows * self.columns if rank is None else rank * (self.rows + self.columns)
+        """Weights of the dense matrix, or of its two factors at `rank`: r·(rows + groups·columns)."""
+        return self.rows * self.columns if rank is None else rank * (self.rows + self.groups * self.columns)
 
     def macs(self, rank: int | None = None) -> int:
-        """Multiply-adds: both factors run at every output position."""
-        return self.positions * self.params(rank)
+        """Multiply-adds: every weight is used once at every position."""
+        if rank is None:
+            return int(self.positions * self.rows * self.columns)
+        first = self.positions if self.first_positions is None else self.first_positions
+        return int(rank * (self.positions * self.rows + first * self.groups * self.columns))
 
     def saves(self, rank: int) -> bool:
         """Whether the factors cost less than the dense matrix."""
-        return self.params(rank) < self.params()
+        return self.params(rank) < self.params() and (self.macs(rank) < self.macs() or not self.macs())
 
 
 def uniform_rank(full_rank: int, keep: float) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from lrpet.projection import Projection
 
@@ -21,7 +22,7 @@ class LayerReport:
     pruned: float
     """Fraction of the energy that lay in the pruned singular values, before; in [0, 1]."""
     dead: bool
-    """Whether the layer was left alone because its largest singular value is below 1e-4."""
+    """Whether the layer was left alone because its largest singular value is below 1e-4; in every group."""
 
 
 class Report:
@@ -33,7 +34,8 @@ class Report:
         self.step = step
         self._ranks = ranks
         self._values = [
-            (names, torch.stack([p.energy, p.energy_after, p.kept, p.dead.to(p.energy)])) for names, p in projections
+            (names, torch.stack([_of_layers(names, each) for each in (p.energy, p.energy_after, p.kept)]), p.dead)
+            for names, p in projections
         ]
         self._layers: dict[str, LayerReport] | None = None
 
@@ -42,14 +44,15 @@ class Report:
         """{layer name: its report}, in the plan's order."""
         if self._layers is None:
             reports = {}
-            for names, values in self._values:
-                for name, (energy, after, kept, dead) in zip(names, values.double().T.tolist(), strict=True):
+            for names, values, dead_groups in self._values:
+                all_dead = dead_groups.view(len(names), -1).all(-1).tolist()
+                for name, (energy, after, kept), dead in zip(names, values.double().T.tolist(), all_dead, strict=True):
                     reports[name] = LayerReport(
                         rank=self._ranks[name],
                         energy=energy,
                         energy_after=after,
                         pruned=min(1.0, max(0.0, 1 - kept / energy)) if energy > 0 else 0.0,
-                        dead=bool(dead),
+                        dead=dead,
                     )
             self._layers = {name: reports[name] for name in self._ranks}
         return self._layers
@@ -63,3 +66,8 @@ class Report:
     def dead(self) -> list[str]:
         """Names of the layers left alone because they are dead."""
         return [name for name, layer in self.layers.items() if layer.dead]
+
+
+def _of_layers(names: tuple[str, ...], energies: Tensor) -> Tensor:
+    """Summed over the groups of each layer, shape (layers,)."""
+    return energies.view(len(names), -1).sum(-1)
