@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import lrpet
 from benchmarks.layer_sets import SETS, state_of, trained
-from lrpet.matrix import as_matrix, row_scale
+from lrpet.matrix import row_scale, weight_of
 from lrpet.subspace import leading
 from lrpet.train.provenance import provenance
 
@@ -36,7 +36,7 @@ def full_svd(weights: dict[str, Tensor], scales: dict[str, Tensor], ranks: dict[
     projected = {}
     for name, weight in weights.items():
         scale, rank = scales.get(name), ranks[name]
-        folded = as_matrix(weight) if scale is None else scale[:, None] * as_matrix(weight)
+        folded = weight.flatten(1) if scale is None else scale[:, None] * weight.flatten(1)
         left, values, right = torch.linalg.svd(folded, full_matrices=False)
         kept = values[:rank] * (values.square().sum() / values[:rank].square().sum()).sqrt()
         new = (left[:, :rank] * kept) @ right[:rank]
@@ -48,7 +48,7 @@ def products(weights: dict[str, Tensor], ranks: dict[str, int]) -> Callable[[], 
     """The products of one power step and of the rebuild, for every layer."""
     work = []
     for name, weight in weights.items():
-        matrix = as_matrix(weight).contiguous()
+        matrix = weight.flatten(1).contiguous()
         matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
         basis = torch.randn(matrix.shape[0], ranks[name], device=matrix.device)
         small, large = matrix.shape
@@ -88,7 +88,7 @@ def errors(
     worst, energy_error = 0.0, 0.0
     for name, module in plan.modules(network).items():
         scale = scales.get(name, torch.ones(len(before[name]), device=before[name].device)).double()[:, None]
-        weight = as_matrix(before[name]).double()
+        weight = before[name].flatten(1).double()
         folded = scale * weight
         if min(weight.shape) <= 1024:
             left, values, right = torch.linalg.svd(folded, full_matrices=False)
@@ -97,7 +97,7 @@ def errors(
         else:  # a float64 Gram matrix is as exact here, and hours faster
             exact = leading(folded[None], plan.ranks[name], solver="eigh").project(folded[None])[0]
         exact = exact * (folded.norm() / exact.norm())
-        got = scale * as_matrix(module.weight).double()  # type: ignore[arg-type]
+        got = scale * weight_of(module).flatten(1).double()
         worst = max(worst, ((got - exact).norm() / exact.norm()).item())
         energy_error = max(energy_error, (got.square().sum() / folded.square().sum() - 1).abs().item())
     return {"relative_error": worst, "energy_error": energy_error}

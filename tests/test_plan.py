@@ -80,6 +80,8 @@ def test_keep(small: Small) -> None:
         kind="Conv2d",
         rows=16,
         columns=108,
+        groups=1,
+        unfolding="channel",
         rank=8,
         macs_dense=16 * 16 * 108,
         macs=16 * 8 * (16 + 108),
@@ -90,7 +92,7 @@ def test_keep(small: Small) -> None:
     )
     assert factorisable(plan, "first").batch_norm == "norm"
     assert factorisable(plan, "third").reason == "factors of rank 1 would cost as much or more"
-    assert factorisable(plan, "classifier").reason == "not included"
+    assert factorisable(plan, "classifier").reason == "not included: the classifier, the last layer to run"
 
 
 def uniform_plans(small: Small, **options: Any) -> list[lrpet.Plan]:
@@ -260,32 +262,41 @@ def unsupported() -> tuple[Unsupported, tuple[Tensor, Tensor]]:
 def test_nothing_is_skipped_in_silence() -> None:
     model, inputs = unsupported()
     plan = lrpet.plan(model, inputs, keep=0.25)
-    assert plan.ranks == {"supported": 2}
+    assert plan.ranks == {
+        "supported": 2,
+        "grouped": 1,
+        "transposed": 2,
+        "one_dimensional": 1,
+        "attention": 1,
+        "attention.out_proj": 1,
+        "tied": 1,
+        "tied_too": 1,
+    }
     reasons = {layer.name: layer.reason for layer in plan.layers}
     assert reasons == {
         "": "Unsupported is not supported",
         "supported": "factorised",
-        "depthwise": "grouped convolution (groups=8) is not supported",
-        "grouped": "grouped convolution (groups=2) is not supported",
-        "transposed": "ConvTranspose2d is not supported",
+        "depthwise": "depthwise: each group's matrix has rank 1 already",
+        "grouped": "factorised",
+        "transposed": "factorised",
         "own_forward": "OwnForward has a forward of its own",
         "own_conv_forward": "OwnConvForward has a forward of its own",
         "patched": "Conv2d has a forward of its own",
         "parametrized": "its weight is computed by a parametrization",
         "parametrized.parametrizations.weight": "ParametrizationList is not supported",
         "computed": "its weight is computed by a parametrization",
-        "one_dimensional": "Conv1d is not supported",
+        "one_dimensional": "factorised",
         "embedding": "Embedding is not supported",
-        "attention": "MultiheadAttention is not supported",
-        "attention.out_proj": "did not run in the observed forward pass",
-        "recurrent": "LSTM is not supported",
+        "attention": "factorised",
+        "attention.out_proj": "factorised",
+        "recurrent": "LSTM runs its weights in one fused kernel, which takes no factors",
         "bilinear": "Bilinear is not supported",
-        "tied": "shares its weight with tied_too",
-        "tied_too": "shares its weight with tied",
-        "tied_to_table": "shares its weight with (root)",
+        "tied": "factorised",
+        "tied_too": "factorised, sharing the weight of tied",
+        "tied_to_table": "shares its weight with (root): Unsupported is not supported",
         "unused": "did not run in the observed forward pass",
         "empty": "its weight is empty",
-        "classifier": "not included",
+        "classifier": "not included: the classifier, the last layer to run",
     }
     owners = {name.rpartition(".")[0] for name, p in model.named_parameters(remove_duplicate=False) if p.dim() >= 2}
     assert owners <= reasons.keys()
@@ -295,11 +306,11 @@ def test_nothing_is_skipped_in_silence() -> None:
 def test_layers_that_stay_dense_still_count() -> None:
     model, inputs = unsupported()
     plan = lrpet.plan(model, inputs, keep=0.25)
-    transposed = factorisable(plan, "transposed")
-    assert transposed.macs == transposed.macs_dense == (2 * 2) * 8 * (6 * 2 * 2)
-    assert (
-        plan.macs_dense - factorisable(plan, "supported").macs_dense == plan.macs - factorisable(plan, "supported").macs
-    )
+    patched = factorisable(plan, "patched")
+    assert patched.macs == patched.macs_dense == 16 * 6 * 6
+    factorised = [layer for layer in plan.layers if layer.rank is not None]
+    saved = sum(layer.macs_dense - layer.macs for layer in factorised)
+    assert plan.macs_dense - plan.macs == saved > 0
     dense = [layer for layer in plan.layers if layer.rank is None]
     assert all((layer.macs, layer.params) == (layer.macs_dense, layer.params_dense) for layer in dense)
     assert factorisable(plan, "parametrized").params == 36 + 6
@@ -309,9 +320,9 @@ def test_layers_that_stay_dense_still_count() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("depthwise", "grouped convolution"),
+        ("depthwise", "depthwise"),
         ("embedding", "Embedding is not supported"),
-        ("tied", "shares its weight"),
+        ("tied_to_table", "shares its weight"),
         ("unused", "did not run"),
         ("parametrized", "parametrization"),
         ("own_forward", "a forward of its own"),
@@ -435,7 +446,7 @@ def other_network(change: str) -> nn.Module:
     [
         ("absent", "'second', which this Small does not have: was the plan made for another network"),
         ("shape", "'second' to be 16×108 as a matrix, but in this model it is 17×108"),
-        ("kind", r"'second', but in this model grouped convolution \(groups=4\)"),
+        ("kind", "'second' to be 16×108 as a matrix, but in this model it is 4 of 4×27"),
         ("norm absent", "'first' with the batch norm 'norm', which this model lacks"),
         ("norm kind", "'first' with the batch norm 'norm', which this model lacks"),
         ("norm width", "'first' with the batch norm 'norm', which this model lacks"),

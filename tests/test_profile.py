@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from lrpet.matrix import shape_of
 from lrpet.models.factory import create
 from lrpet.profile import Layer, profile
 
@@ -186,7 +187,8 @@ def test_costs(module: nn.Module, shape: tuple[int, ...], positions: int, macs: 
     layer = layer_of(nn.Sequential(module), images(*shape))
     assert (layer.calls, layer.positions, layer.macs) == (1, positions, macs)
     assert layer.params == sum(parameter.numel() for parameter in module.parameters())
-    assert layer.rows * layer.columns == next(module.parameters()).numel()
+    matrix = shape_of(module)
+    assert matrix.rows * matrix.columns == next(module.parameters()).numel()
 
 
 class Repeated(nn.Module):

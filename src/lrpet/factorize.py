@@ -5,55 +5,81 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lrpet.matrix import FACTORIZABLE, as_matrices, groups_of, row_scale
-from lrpet.plan import Plan
+from lrpet.attention import FactorizedAttention
+from lrpet.factors import Factors, empty_factors, fill_, share_
+from lrpet.matrix import bias_of, row_scale, scale_of_rows, unfold, weight_of
+from lrpet.plan import LayerPlan, Plan
 from lrpet.projection import project
-
-M = TypeVar("M", bound=nn.Module)
-Factorizable = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
 def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of `model` in which every planned layer is two thin ones; `model` itself is untouched.
 
-    A convolution n×c×k×k becomes a k×k convolution c→r (√Σ·Vᵀ; the original stride, padding and dilation, no bias) followed
-    by a 1×1 convolution r→n (U·√Σ, the original bias), in one, two or three dimensions; a linear c→n becomes c→r, r→n
-    likewise. A convolution in g groups becomes two in g groups, c→g·r and g·r→n. Dtype, device, training mode
-    and `requires_grad` are kept. What the weight still has beyond rank r is cut off, so project first.
+    W ≈ U·Σ·Vᵀ becomes √Σ·Vᵀ, then U·√Σ. Of a convolution that is one with its kernel, c→r (stride, padding and dilation of
+    the original, no bias), then a 1×1 convolution r→n (with the original bias); `lrpet.matrix` has the table for all layers
+    and for the spatial unfolding. An `nn.MultiheadAttention` becomes a `lrpet.attention.FactorizedAttention`. Layers that
+    share a weight share its factors. Dtype, device, training mode and `requires_grad` are kept. What the weight still has
+    beyond rank r is cut off, so project first.
 
     A dead layer (largest singular value below 1e-4) is factorised like any other, and reported by a warning.
 
     Raises ValueError if the plan is another network's, or a weight or its batch norm holds NaN or Inf.
     """
     layers = plan.modules(model)
-    partners = {layer.name: layer.batch_norm for layer in plan.layers}
-    pairs: dict[str, nn.Sequential] = {}
+    new = _structure(model, plan, layers)
     dead = []
-    for name, module in layers.items():
-        partner = partners[name]
-        scale = row_scale(model.get_submodule(partner)) if partner is not None else None
-        pairs[name], is_dead = _factor_pair(name, module, plan.ranks[name], scale)
-        if is_dead:
-            dead.append(name)
+    for layer in plan.layers:
+        if layer.rank is None:
+            continue
+        module = layers[layer.name]
+        left, right, is_dead = _split(layer, module, model)
+        attention = new.get(layer.name.removesuffix(".out_proj"))
+        if isinstance(attention, FactorizedAttention):
+            pairs = attention.inputs if isinstance(module, nn.MultiheadAttention) else [attention.out_proj]
+        else:
+            pairs = [new[layer.name]]
+        bias = bias_of(module)
+        biases = [None] * len(pairs) if bias is None else bias.chunk(len(pairs))
+        parts = zip(pairs, left.chunk(len(pairs)), right.chunk(len(pairs)), biases, strict=True)
+        for pair, left_part, right_part, bias_part in parts:
+            assert isinstance(pair, Factors)
+            fill_(pair, left_part, right_part, bias_part)
+        dead += [layer.name] if is_dead else []
     if dead:
         warnings.warn(f"dead layers (largest singular value below 1e-4), kept: {', '.join(dead)}", stacklevel=2)
-    compact = replaced(model, pairs)
-    compact.lrpet_plan = plan  # type: ignore[assignment]
-    return compact
+    return _assembled(model, plan, new)
 
 
 def skeleton(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of `model` with the structure `factorize` gives, its factors uninitialised. Raises ValueError like it."""
-    pairs: dict[str, nn.Module] = {}
-    for name, module in plan.modules(model).items():
-        assert isinstance(module, FACTORIZABLE)
-        pairs[name] = nn.Sequential(*_empty_pair(module, plan.ranks[name])).train(module.training)
-    compact = replaced(model, pairs)
+    return _assembled(model, plan, _structure(model, plan, plan.modules(model)))
+
+
+def _structure(model: nn.Module, plan: Plan, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """{name: what takes the place of this module}, the factors uninitialised."""
+    unfoldings = {layer.name: layer.unfolding for layer in plan.layers}
+    new: dict[str, nn.Module] = {}
+    owners: dict[int, Factors] = {}
+    for name, module in layers.items():
+        parent = name.removesuffix(".out_proj")
+        attention = model.get_submodule(parent)
+        if isinstance(attention, nn.MultiheadAttention):
+            if parent not in new:
+                ranks = plan.ranks.get(parent), plan.ranks.get(f"{parent}.out_proj")
+                new[parent] = FactorizedAttention(attention, *ranks)
+            continue
+        new[name] = pair = empty_factors(module, plan.ranks[name], unfoldings[name])
+        if (owner := owners.setdefault(id(weight_of(module)), pair)) is not pair:
+            share_(pair, owner)
+    return new
+
+
+def _assembled(model: nn.Module, plan: Plan, new: Mapping[str, nn.Module]) -> nn.Module:
+    compact = replaced(model, new)
     compact.lrpet_plan = plan  # type: ignore[assignment]
     return compact
 
@@ -71,61 +97,26 @@ def replaced(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Modu
 
 
 def _lost_linears(module: nn.Module) -> bool:
-    """Whether this is an nn.TransformerEncoderLayer whose fast path in eval mode would read a factorised linear's weight."""
+    """Whether this is an nn.TransformerEncoderLayer whose fast path in eval mode would read a factorised layer's weight."""
     return isinstance(module, nn.TransformerEncoderLayer) and not (
-        isinstance(module.linear1, nn.Linear) and isinstance(module.linear2, nn.Linear)
+        isinstance(module.linear1, nn.Linear)
+        and isinstance(module.linear2, nn.Linear)
+        and isinstance(module.self_attn, nn.MultiheadAttention)
     )
 
 
 @torch.no_grad()
-def _factor_pair(name: str, module: nn.Module, rank: int, scale: Tensor | None) -> tuple[nn.Sequential, bool]:
-    assert isinstance(module, FACTORIZABLE)
-    if not (module.weight.isfinite().all() and (scale is None or scale.isfinite().all())):
-        raise ValueError(f"NaN or Inf in the weight or batch norm of {name!r}: nothing can be factorised from it")
-    weight = module.weight.to(torch.promote_types(module.weight.dtype, torch.float32))
-    groups = groups_of(module)
-    scale = None if scale is None else scale.view(groups, -1)
-    truncated = project(as_matrices(weight, groups), rank, row_scale=scale, energy_transfer=False)
-    # W ≈ U·Σ·Vᵀ; both factors take √Σ, so that neither is much larger than the other.
+def _split(layer: LayerPlan, module: nn.Module, model: nn.Module) -> tuple[Tensor, Tensor, bool]:
+    """The factors U·√Σ, shape (groups, rows/groups, rank), and √Σ·Vᵀ, (groups, rank, columns); whether the layer is dead."""
+    assert layer.rank is not None
+    scale = None if layer.batch_norm is None else row_scale(model.get_submodule(layer.batch_norm))
+    if not (weight_of(module).isfinite().all() and (scale is None or scale.isfinite().all())):
+        raise ValueError(f"NaN or Inf in the weight or batch norm of {layer.name!r}: nothing can be factorised from it")
+    matrices = unfold(module, layer.unfolding)
+    matrices = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
+    rows = None if scale is None else scale_of_rows(scale, module, layer.unfolding)
+    truncated = project(matrices, layer.rank, row_scale=rows, energy_transfer=False)
+    # Both factors take √Σ, so that neither is much larger than the other.
     left, singular_values, right = torch.linalg.svd(truncated.matrix, full_matrices=False)
-    root = singular_values[:, :rank].sqrt()
-    first, second = _empty_pair(module, rank)
-    first.weight.copy_((root[..., None] * right[:, :rank]).reshape(first.weight.shape))
-    second.weight.copy_((left[..., :rank] * root[:, None]).reshape(second.weight.shape))
-    if module.bias is not None:
-        assert second.bias is not None
-        second.bias.copy_(module.bias)
-    return nn.Sequential(first, second).train(module.training), bool(truncated.dead.all())
-
-
-def _empty_pair(module: Factorizable, rank: int) -> tuple[Factorizable, Factorizable]:
-    """Uninitialised factor layers for `module`, like it in dtype, device and requires_grad."""
-    like: dict[str, Any] = {"device": module.weight.device, "dtype": module.weight.dtype}
-    bias = module.bias is not None
-    pair: tuple[Factorizable, Factorizable]
-    if isinstance(module, nn.Linear):
-        pair = (
-            _uninitialised(nn.Linear, module.in_features, rank, bias=False, **like),
-            _uninitialised(nn.Linear, rank, module.out_features, bias=bias, **like),
-        )
-    else:
-        kind: Any = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(module, kind))
-        inner, like["groups"] = rank * module.groups, module.groups
-        geometry: dict[str, Any] = {
-            name: getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        }
-        pair = (
-            _uninitialised(kind, module.in_channels, inner, **geometry, bias=False, **like),
-            _uninitialised(kind, inner, module.out_channels, 1, bias=bias, **like),
-        )
-    for factor in pair:
-        factor.weight.requires_grad_(module.weight.requires_grad)
-    if module.bias is not None:
-        assert pair[1].bias is not None
-        pair[1].bias.requires_grad_(module.bias.requires_grad)
-    return pair
-
-
-def _uninitialised(kind: type[M], *args: Any, **kwargs: Any) -> M:
-    module: M = nn.utils.skip_init(kind, *args, **kwargs)  # type: ignore[no-untyped-call]
-    return module
+    root = singular_values[:, : layer.rank].sqrt()
+    return left[..., : layer.rank] * root[:, None], root[..., None] * right[:, : layer.rank], bool(truncated.dead.all())

@@ -63,7 +63,9 @@ def is_counted(module: nn.Module) -> bool:
 
 def is_transformers_conv1d(module: nn.Module) -> bool:
     """Whether this is the linear of GPT-2 and its kin, which stores its weight as (inputs, outputs)."""
-    return any(kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__)
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
+    )
 
 
 def weight_of(module: nn.Module) -> Tensor:
@@ -119,7 +121,8 @@ def _changed(module: nn.Module) -> bool:
     if base is None:
         return False  # transformers' Conv1D
     return any(
-        getattr(type(module), method, None) is not getattr(base, method, None) for method in ("forward", "_conv_forward")
+        getattr(type(module), method, None) is not getattr(base, method, None)
+        for method in ("forward", "_conv_forward")
     )
 
 
@@ -164,8 +167,7 @@ def unfold(module: nn.Module, unfolding: Unfolding = "channel") -> Tensor:
     if isinstance(module, _ConvTransposeNd):
         return weight.flatten(1).view(shape.groups, shape.columns, -1).mT
     if isinstance(module, nn.Conv2d) and unfolding == "spatial":
-        grouped = weight.unflatten(0, (shape.groups, -1)).permute(0, 1, 4, 2, 3)
-        return grouped.reshape(shape.groups, -1, shape.columns)
+        return weight.permute(0, 3, 1, 2).reshape(shape.groups, -1, shape.columns)
     return weight.flatten(1).view(shape.groups, -1, shape.columns)
 
 
@@ -193,8 +195,8 @@ def row_scale(batch_norm: nn.Module) -> Tensor:
     variance, gamma = batch_norm.running_var, batch_norm.weight
     assert isinstance(variance, Tensor)
     assert gamma is None or isinstance(gamma, Tensor)
-    wide = variance.to(torch.promote_types(variance.dtype, torch.float32))
-    scale = torch.rsqrt(wide + batch_norm.eps)
+    assert isinstance(batch_norm.eps, float)
+    scale = torch.rsqrt(variance.to(torch.promote_types(variance.dtype, torch.float32)) + batch_norm.eps)
     return scale if gamma is None else scale * gamma.detach().to(scale.dtype)
 
 

@@ -245,7 +245,9 @@ def _unfoldings(
     free = {
         layer.name: layer
         for layer in layers
-        if isinstance(layer.module, nn.Conv2d) and min(layer.module.kernel_size) > 1 and unsupported(layer.module) is None
+        if isinstance(layer.module, nn.Conv2d)
+        and min(layer.module.kernel_size) > 1
+        and unsupported(layer.module) is None
     }
     if isinstance(wanted, Mapping):
         for name, unfolding in wanted.items():

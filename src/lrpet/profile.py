@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -230,16 +230,17 @@ class _WeightUses(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor | tuple | list):  # a look at a shape or a dtype is no use
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # a look at a shape or a dtype is no use
+            current = self.running[-1] if self.running else None
             for leaf in tree_leaves((args, kwargs)):
-                self._note(self._users.get(id(leaf), ())) if isinstance(leaf, nn.Parameter) else None
+                users = self._users.get(id(leaf), ()) if isinstance(leaf, nn.Parameter) else ()
+                if not any(current is module or _runs(current, module) for _, module in users):
+                    self.elsewhere.update(name for name, _ in users)
         return result
 
-    def _note(self, users: Sequence[tuple[str, nn.Module]]) -> None:
-        current = self.running[-1] if self.running else None
-        mine = [module is current or getattr(current, "out_proj", None) is module for _, module in users]
-        if not any(mine):
-            self.elsewhere.update(name for name, _ in users)
+
+def _runs(attention: nn.Module | None, module: nn.Module) -> bool:
+    return isinstance(attention, nn.MultiheadAttention) and attention.out_proj is module
 
 
 def _has_matrix(module: nn.Module) -> bool:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 import lrpet
 from benchmarks.accuracy.run import Run
-from lrpet.matrix import as_matrix
 
 EVERY = 20
 WEIGHT = 3e-4
@@ -29,7 +28,7 @@ def train(run: Run) -> nn.Module:
             weight = module.weight
             assert isinstance(weight, Tensor)
             assert weight.grad is not None
-            weight.grad.add_(subgradient(as_matrix(weight), run.plan.ranks[name]).view_as(weight), alpha=WEIGHT)
+            weight.grad.add_(subgradient(weight.flatten(1), run.plan.ranks[name]).view_as(weight), alpha=WEIGHT)
 
     network = run.fit(
         "train",
