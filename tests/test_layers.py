@@ -120,7 +120,8 @@ def test_any_convolution(
     assert all(module.training == training for module in pair.modules())
     assert all((p.dtype, p.requires_grad) == (dtype, trainable) for p in pair.parameters())
     assert pair.out_channels == layer.out_channels
-    assert pair.in_channels == layer.in_channels
+    for name in ("in_channels", "groups", "kernel_size", "stride", "padding", "dilation", "padding_mode"):
+        assert getattr(pair, name) == getattr(layer, name)
     with torch.no_grad():
         expected = layer(x)
         torch.testing.assert_close(

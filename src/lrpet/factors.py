@@ -12,7 +12,8 @@ from lrpet.matrix import Unfolding, bias_of, shape_of, weight_of
 
 M = TypeVar("M", bound=nn.Module)
 _OF_INPUT = ("in_features", "in_channels")
-_OF_OUTPUT = ("out_features", "out_channels", "bias")
+_OF_OUTPUT = ("out_features", "out_channels", "bias", "groups")
+_OF_BOTH = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 
 
 class Factors(nn.Sequential):
@@ -37,6 +38,9 @@ class Factors(nn.Sequential):
             return getattr(self[0], name)
         if name in _OF_OUTPUT:
             return getattr(self[1], name)
+        if name in _OF_BOTH:  # where one of the two has the kernel, the other is 1×1
+            first, second = getattr(self[0], name), getattr(self[1], name)
+            return first if isinstance(first, str) else tuple(map(max, first, second))
         return super().__getattr__(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections import defaultdict
@@ -68,6 +69,7 @@ class Projector:
         self.plan = plan
         self.every = every
         self.energy_transfer = energy_transfer
+        self.rectify = rectify
         self.tail_scale = tail_scale
         self.solver = solver
         self.basis_memory = basis_memory
@@ -114,6 +116,16 @@ class Projector:
         self.last = Report(self.steps, self._ranks, projections)
         self.seconds += time.perf_counter() - start
         return self.last
+
+    def projected_copy(self, model: nn.Module) -> nn.Module:
+        """A projected deep copy of another `model` of the same structure, such as a moving average of the weights.
+
+        Neither `model` nor this projector changes. Raises ValueError as `project` does, and if the plan does not fit.
+        """
+        copied = copy.deepcopy(model)
+        options: dict[str, Any] = {"energy_transfer": self.energy_transfer, "rectify": self.rectify}
+        Projector(copied, self.plan, every=1, tail_scale=self.tail_scale, basis_memory=0, **options).project()
+        return copied
 
     @property
     def basis_bytes(self) -> int:

@@ -1,0 +1,150 @@
+"""Which networks of other people's this works on: planned at half the multiply-adds, projected, factorised, saved, loaded.
+
+    python -m benchmarks.coverage OUT.json [--library timm torchvision transformers] [--only PATTERN] [--all]
+
+One model of every architecture family in timm (its smallest; every one up to 60 M parameters with --all), every family of
+torchvision's classification, detection and segmentation networks, and transformers models made from small configs. Weights
+are random; a network counts as covered if its compact form computes what the projected one does, relative to the largest
+output to within 1e-3 in float32, both before and after a way through the disk. Each network runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import lrpet
+from benchmarks.coverage_models import Case, cases
+from lrpet.train.provenance import provenance
+
+MACS = 0.5
+TOLERANCE = 1e-3
+SECONDS = 300
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--library", nargs="+", choices=["timm", "torchvision", "transformers"], default=None)
+    parser.add_argument("--only", default="*", help="names like this, such as 'resnet*'")
+    parser.add_argument("--all", action="store_true", help="every timm model up to 60 M parameters")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        (case,) = cases(options.library, options.only, every=True)
+        print(json.dumps(checked(case)))
+        return
+    chosen = list(cases(options.library, options.only, every=options.all))
+    results: dict[str, Any] = {**provenance(), "seed": 0, "macs": MACS, "tolerance": TOLERANCE, "models": []}
+    for case in chosen:
+        row = {"library": case.library, "family": case.family, "model": case.name, **_in_a_process(case)}
+        results["models"].append(row)
+        print(f"{case.library:12} {case.family:26} {case.name:44} {row['result']}", flush=True)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(Counter(row["result"].partition(":")[0] for row in results["models"]))
+
+
+def _in_a_process(case: Case) -> dict[str, Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.coverage",
+        "-",
+        "--one",
+        "--library",
+        case.library,
+        "--only",
+        case.name,
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return {"result": f"failed: took more than {SECONDS} s"}
+    with suppress(IndexError, json.JSONDecodeError):
+        row = json.loads(done.stdout.splitlines()[-1])
+        if isinstance(row, dict):
+            return row
+    return {"result": "failed: " + (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
+
+
+def checked(case: Case) -> dict[str, Any]:
+    """The way of one network through plan, projector, factors and files."""
+    start = time.perf_counter()
+    torch.manual_seed(0)
+    model, inputs = case.make()
+    model.eval()
+    plan = lrpet.plan(model, inputs, macs=MACS)
+    lrpet.Projector(model, plan, every=1).step()
+    projected = _outputs(case, model, inputs)
+    if not any(leaf.abs().max() > 0 for leaf in projected):
+        return {"result": "failed: the network's outputs are all zero or none"}
+    compact = lrpet.factorize(model, plan)
+    factorised = _outputs(case, compact, inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        lrpet.save(compact, Path(folder) / "compact")
+        torch.manual_seed(1)
+        fresh = case.make()[0]
+        loaded = lrpet.load(Path(folder) / "compact", fresh)
+    read_back = _outputs(case, loaded, inputs)
+    left = [layer for layer in plan.layers if layer.rank is None and layer.macs_dense]
+    errors = {"error": _error(factorised, projected), "error_loaded": _error(read_back, projected)}
+    right = max(errors.values()) <= TOLERANCE
+    return {
+        "result": "covered" if right else f"failed: relative error {max(errors.values()):.1e}",
+        **errors,
+        "factorised": len(plan.ranks),
+        "left_dense": dict(Counter(layer.reason for layer in plan.layers if layer.rank is None)),
+        "macs_dense": plan.macs_dense,
+        "macs": plan.macs,
+        "share_of_macs_left_dense": sum(layer.macs for layer in left) / max(1, plan.macs_dense),
+        "params_dense": plan.params_dense,
+        "params": plan.params,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _outputs(case: Case, model: nn.Module, inputs: Any) -> list[Tensor]:
+    """Every floating-point tensor that the network, or the parts of it that `case.watch` names, gives."""
+    seen: list[Any] = []
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, output: seen.append(output))
+        for name in case.watch
+    ]
+    torch.manual_seed(2)
+    with torch.no_grad():
+        output = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    for handle in handles:
+        handle.remove()
+    leaves = tree_leaves(seen if case.watch else _plain(output))
+    return [leaf.detach().float() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _plain(output: Any) -> Any:
+    return dict(output) if hasattr(output, "items") else output
+
+
+def _error(got: list[Tensor], expected: list[Tensor]) -> float:
+    if [leaf.shape for leaf in got] != [leaf.shape for leaf in expected]:
+        return float("inf")
+    return max(
+        float((a - b).abs().max() / b.abs().max().clamp_min(1e-30))
+        for a, b in zip(got, expected, strict=True)
+        if b.numel()
+    )
+
+
+if __name__ == "__main__":
+    main()

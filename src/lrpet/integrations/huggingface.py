@@ -1,0 +1,100 @@
+"""Hugging Face: a callback for `Trainer`, and folders that hold a compact model of theirs with its config.
+
+trainer = Trainer(model, args, callbacks=[ProjectorCallback(projector)], ...)
+trainer.train()
+save_pretrained(lrpet.factorize(model, projector.plan), "compact/")
+compact = from_pretrained("compact/")                                    # or the name of a repository on the hub
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+import lrpet
+from lrpet.files import read_manifest
+
+STATE = "lrpet_projector.json"
+
+
+class ProjectorCallback(TrainerCallback):
+    """Projects after the optimizer steps at which the projector says so, and once more when training ends.
+
+    The projector's count of steps goes into every checkpoint and comes back with it; the bases for its warm start do not: the
+    first projection after a resumption starts afresh.
+
+    Args:
+        projector: Made for the model that the trainer gets.
+    """
+
+    def __init__(self, projector: lrpet.Projector) -> None:
+        self.projector = projector
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Continue from the step that the trainer continues from. Raises ValueError under several processes."""
+        if args.world_size > 1:
+            raise ValueError(f"the projector runs in one process; this trainer has {args.world_size}")
+        saved = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}" / STATE
+        if state.global_step and saved.is_file():
+            self.projector.load_state_dict(json.loads(saved.read_text(encoding="utf-8")))
+        self.projector.steps = state.global_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One optimizer step; what a projection pruned goes into the trainer's history."""
+        if (report := self.projector.step()) is not None:
+            entry = {"step": state.global_step, "lrpet/pruned": report.pruned}
+            state.log_history.append(entry if state.epoch is None else {"epoch": state.epoch, **entry})
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Add what the latest projection pruned."""
+        if logs is not None and self.projector.last is not None:
+            logs["lrpet/pruned"] = self.projector.last.pruned
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the projector's state into the checkpoint."""
+        saved = {key: value for key, value in self.projector.state_dict().items() if key != "bases"}
+        folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+        (folder / STATE).write_text(json.dumps(saved), encoding="utf-8")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Project, so that the weights are low-rank."""
+        self.projector.project()
+
+
+def save_pretrained(compact: nn.Module, folder: str | os.PathLike[str], **options: Any) -> Path:
+    """`lrpet.save`, with the config of the transformers model beside it. Raises ValueError for a model of another library."""
+    if not isinstance(compact, PreTrainedModel):
+        raise ValueError(f"{type(compact).__name__} is not a transformers model: use lrpet.save")
+    written = lrpet.save(compact, folder, **options)
+    compact.config.save_pretrained(written)
+    return written
+
+
+def from_pretrained(name: str | os.PathLike[str], **options: Any) -> nn.Module:
+    """Read what `save_pretrained` wrote: a folder, or the name of a repository on the hub. `options` as for `lrpet.load`.
+
+    Raises ValueError if the folder is not such a one, and whatever the hub's client raises.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(os.fspath(name)))
+    kind = read_manifest(folder)["class"].rpartition(".")[2]
+    model_class = getattr(transformers, kind, None)
+    if model_class is None:
+        raise ValueError(f"{folder} holds a {kind}, which transformers does not have: use lrpet.load with a model")
+    config = transformers.AutoConfig.from_pretrained(folder)
+    return lrpet.load(folder, model_class(config), **options)
