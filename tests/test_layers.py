@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import reference
 import torch
-from helpers import images
+from helpers import images, matrix_macs, matrix_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -98,7 +99,7 @@ def test_any_convolution(
     model = nn.Sequential(layer)
     if unsupported(layer) is not None:
         assert layer.groups > 1
-        assert shape.full_rank == 1
+        assert shape_of(layer).full_rank == 1
         with pytest.raises(ValueError, match="depthwise"):
             lrpet.plan(model, x, ranks={"0": 1})
         return
@@ -190,6 +191,21 @@ def test_depthwise_stays_dense_and_says_so() -> None:
     assert plan.ranks == {"1": 2}
 
 
+@pytest.mark.parametrize("unfolding", ["channel", "spatial"])
+@pytest.mark.parametrize("stride", [1, 2, (1, 2)])
+def test_a_convolution_that_pads_by_its_input(stride: Any, unfolding: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Conv2dSame(6, 8, (3, 5), stride=stride), nn.ReLU())
+    x = images(2, 6, 9, 10)
+    wanted: Any = {"0": unfolding} if unfolding == "spatial" else "channel"
+    plan = lrpet.plan(model, x, ranks={"0": 2}, unfolding=wanted)
+    lrpet.Projector(model, plan, every=1).step()
+    compact = lrpet.factorize(model, plan)
+    for inputs in (x, images(1, 6, 7, 12)):
+        torch.testing.assert_close(compact(inputs), model(inputs), rtol=1e-4, atol=1e-5)
+    assert matrix_macs(compact, x) == plan.macs
+
+
 # ── unfoldings ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -199,8 +215,6 @@ def convolutional(stride: int = 1) -> nn.Sequential:
 
 
 def test_the_cost_of_a_spatial_pair_is_that_which_runs() -> None:
-    from helpers import matrix_macs, matrix_params
-
     x = images(1, 8, 12, 10)
     for stride in (1, 2):
         model = convolutional(stride)

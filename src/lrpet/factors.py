@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lrpet.matrix import Unfolding, bias_of, shape_of, weight_of
+from lrpet.matrix import Unfolding, bias_of, pads_by_input, shape_of, weight_of
 
 M = TypeVar("M", bound=nn.Module)
 _OF_INPUT = ("in_features", "in_channels")
@@ -68,7 +68,7 @@ def empty_factors(module: nn.Module, rank: int, unfolding: Unfolding = "channel"
             kinds = (plain, _along(geometry, 0)), (plain, _along(geometry, 1))
         else:
             kinds = (plain, geometry), (plain, {"kernel_size": 1})
-        (kind, arguments), (last_kind, last_arguments) = kinds
+        (kind, arguments), (last_kind, last_arguments) = (_padded(module, *each) for each in kinds)
         first = _uninitialised(kind, module.in_channels, inner, **arguments, bias=False, **like)
         last_arguments = {**last_arguments, "bias": bias is not None, **like}
         second = _uninitialised(last_kind, inner, module.out_channels, **last_arguments)
@@ -100,6 +100,13 @@ def share_(pair: Factors, owner: Factors) -> None:
     """Let `pair` use the weights of `owner`; its bias stays its own."""
     for mine, theirs in zip(pair, owner, strict=True):
         mine.weight = theirs.weight
+
+
+def _padded(module: nn.Module, kind: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The kind of a factor and its arguments, where `module` pads by its input: then the factor with a kernel does."""
+    if not pads_by_input(module) or arguments == {"kernel_size": 1}:
+        return kind, arguments
+    return type(module), {name: value for name, value in arguments.items() if not name.startswith("padding")}
 
 
 def _along(geometry: dict[str, Any], axis: int) -> dict[str, Any]:

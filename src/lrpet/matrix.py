@@ -36,6 +36,10 @@ _KINDS = (
     nn.MultiheadAttention,
 )
 
+#: Subclasses with a forward of their own that is the plain layer's after all, or that pads by the size of its input.
+_EQUIVALENT = ("transformers.models.falcon.modeling_falcon.FalconLinear",)
+_PADDED_BY_INPUT = ("timm.layers.conv2d_same.Conv2dSame",)
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -66,6 +70,15 @@ def is_transformers_conv1d(module: nn.Module) -> bool:
     return any(
         kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
     )
+
+
+def pads_by_input(module: nn.Module) -> bool:
+    """Whether this is timm's convolution that pads as TensorFlow does, by the size of its input."""
+    return _path(module) in _PADDED_BY_INPUT
+
+
+def _path(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def weight_of(module: nn.Module) -> Tensor:
@@ -117,6 +130,8 @@ def _changed(module: nn.Module) -> bool:
     """Whether a subclass or a patch computes something else than the layer we know."""
     if "forward" in vars(module):
         return True
+    if _path(module) in _EQUIVALENT or pads_by_input(module):
+        return False
     base = next((kind for kind in _KINDS if isinstance(module, kind)), None)
     if base is None:
         return False  # transformers' Conv1D
