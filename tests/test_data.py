@@ -371,6 +371,18 @@ def test_epochs_repeat_exactly_and_seeds_differ() -> None:
     assert not torch.equal(first, third)
 
 
+def test_repeated_augmentation_shows_fewer_images_more_often() -> None:
+    dataset = load("digits")
+    options: dict[str, Any] = {"batch_size": 30, "device": torch.device("cpu"), "crop_padding": 2, "flip": False}
+    seen = batches(dataset.train, dataset, train=True, repeats=3, **options)
+    assert len(seen) == len(batches(dataset.train, dataset, train=True, **options))
+    for images, labels in seen:
+        assert (labels.view(10, 3) == labels[::3, None]).all()
+        assert not torch.equal(images[0::3], images[1::3])
+    scored = batches(dataset.train, dataset, train=False, repeats=3, **options)
+    assert torch.equal(torch.cat([labels for _, labels in scored]), dataset.train.labels)
+
+
 def test_scoring_sees_all_images_in_order_as_they_are() -> None:
     dataset = small_set()
     parts = list(memory(dataset, train=False, crop_padding=2, flip=True))

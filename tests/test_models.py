@@ -109,7 +109,8 @@ def test_source_survives_copies_and_json(name: str) -> None:
         {},
         {"name": "resnet20", "num_classes": 10},
         {"name": "resnet20", "num_classes": "10", "in_channels": 3},
-        {"name": "resnet20", "num_classes": 10, "in_channels": 3, "command": "x"},
+        {"name": "resnet20", "num_classes": 10, "in_channels": 3, "arguments": {}, "command": "x"},
+        {"name": "resnet20", "num_classes": 10, "in_channels": 3, "arguments": []},
     ],
 )
 def test_damaged_sources_are_refused(data: object) -> None:
@@ -211,3 +212,18 @@ def test_timm_adapts_channels(name: str, side: int) -> None:
 def test_torchvision_gives_a_tensor_in_training(name: str, side: int) -> None:
     model = models.create(f"torchvision:{name}", num_classes=4).train()
     assert model(torch.randn(2, 3, side, side)).shape == (2, 4)
+
+
+def test_further_arguments_reach_the_library_and_the_source() -> None:
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2}
+    model = models.create("timm:vit_tiny_patch16_224", num_classes=3, arguments=arguments)
+    assert isinstance(model.lrpet_source, Source)
+    assert model.lrpet_source.arguments == arguments
+    assert model.lrpet_source.build()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    torchvision = models.create("torchvision:vgg11", num_classes=3, arguments={"dropout": 0.25})
+    assert torchvision.get_submodule("classifier.2").p == 0.25
+    with pytest.raises(ValueError, match="'resnet20' takes no further arguments; got depth"):
+        models.create("resnet20", arguments={"depth": 3})
+    for name in ("timm:resnet18", "torchvision:resnet18"):
+        with pytest.raises(ValueError, match=f"{name} does not take the arguments storeys"):
+            models.create(name, arguments={"storeys": 3})

@@ -198,8 +198,22 @@ def test_missing_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         {"method": "dense", "macs": None, "schedule": "step", "milestones": (1,)},
         {"schedule": "cosine", "warmup_epochs": 1, "holdout": 0.0},
         {"model": "torchvision:resnet18", "data": "digits", "in_channels": 3},
+        {
+            "model": "timm:vit_tiny_patch16_224",
+            "model_args": {"img_size": 8, "patch_size": 2, "embed_dim": 48, "depth": 2, "drop_path_rate": 0.1},
+            "layers": ("*.mlp.*",),
+            "optimizer": "adamw",
+            "lr": 3e-3,
+            "mixup": 0.2,
+            "cutmix": 0.2,
+            "random_erasing": 0.1,
+            "repeats": 2,
+            "label_smoothing": 0.1,
+            "epochs": 5,
+            "batch_size": 32,
+        },
     ],
-    ids=["bf16-adamw", "dense-step", "cosine-warmup-no-validation", "torchvision"],
+    ids=["bf16-adamw", "dense-step", "cosine-warmup-no-validation", "torchvision", "vit"],
 )
 def test_options_train(tmp_path: Path, changes: dict[str, Any]) -> None:
     if changes.pop("in_channels", None):

@@ -70,7 +70,7 @@ def _argument(annotation: Any) -> dict[str, Any]:
     if typing.get_origin(annotation) is Literal:
         return {"choices": typing.get_args(annotation)}
     if typing.get_origin(annotation) is tuple:
-        return {"nargs": "+", "metavar": "N"}
+        return {"nargs": "+", "metavar": "VALUE"}
     return {"metavar": {int: "N", float: "X", Path: "PATH"}.get(annotation, "NAME")}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,8 @@ class Source:
     name: str
     num_classes: int
     in_channels: int
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further ones for the library's constructor."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -38,7 +40,7 @@ class Source:
     @classmethod
     def from_dict(cls, data: Any) -> Source:
         """Read what `to_dict` gave. Raises ValueError if `data` is nothing such."""
-        kinds = {field.name: str if field.name == "name" else int for field in fields(cls)}
+        kinds = {"name": str, "num_classes": int, "in_channels": int, "arguments": dict}
         if not isinstance(data, dict) or data.keys() != kinds.keys():
             raise ValueError(f"a model's source must have exactly the keys {', '.join(kinds)}; got {data!r}")
         for name, kind in kinds.items():
@@ -48,7 +50,7 @@ class Source:
 
     def build(self) -> nn.Module:
         """Such a network, freshly initialised."""
-        return create(self.name, num_classes=self.num_classes, in_channels=self.in_channels)
+        return create(self.name, num_classes=self.num_classes, in_channels=self.in_channels, arguments=self.arguments)
 
 
 def names() -> list[str]:
@@ -56,7 +58,14 @@ def names() -> list[str]:
     return list(ZOO)
 
 
-def create(name: str, *, num_classes: int = 10, in_channels: int = 3, pretrained: bool = False) -> nn.Module:
+def create(
+    name: str,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    pretrained: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Make a network. Its weights come from torch's global random generator: `torch.manual_seed` decides them.
 
     Args:
@@ -64,6 +73,7 @@ def create(name: str, *, num_classes: int = 10, in_channels: int = 3, pretrained
         num_classes: Outputs of the classifier.
         in_channels: Channels of the images; torchvision's networks take 3 only.
         pretrained: With the library's weights (timm: and torchvision: only).
+        arguments: More of what the library's own constructor takes, such as {"img_size": 32} (timm: and torchvision: only).
 
     Raises:
         ValueError: an unknown name, with the nearest known ones, or arguments this network cannot have.
@@ -72,33 +82,39 @@ def create(name: str, *, num_classes: int = 10, in_channels: int = 3, pretrained
     for what, number in {"num_classes": num_classes, "in_channels": in_channels}.items():
         if number < 1:
             raise ValueError(f"{what} must be at least 1; got {number}")
+    more = dict(arguments or {})
     library, _, rest = name.rpartition(":")
     if library == "timm":
-        model = _timm(rest, num_classes, in_channels, pretrained)
+        model = _timm(rest, num_classes, in_channels, pretrained, more)
     elif library == "torchvision":
-        model = _torchvision(rest, num_classes, in_channels, pretrained)
+        model = _torchvision(rest, num_classes, in_channels, pretrained, more)
     elif library or name not in ZOO:
         raise ValueError(_unknown(name, [*_elsewhere(rest), *difflib.get_close_matches(rest, ZOO)]))
     elif pretrained:
         raise ValueError(f"there are no pretrained weights for {name!r}: leave pretrained off")
+    elif more:
+        raise ValueError(f"{name!r} takes no further arguments; got {', '.join(more)}")
     else:
         model = ZOO[name](num_classes=num_classes, in_channels=in_channels)
-    model.lrpet_source = Source(name=name, num_classes=num_classes, in_channels=in_channels)  # type: ignore[assignment]
+    model.lrpet_source = Source(name, num_classes, in_channels, more)  # type: ignore[assignment]
     return model
 
 
-def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool, more: dict[str, Any]) -> nn.Module:
     timm = _library("timm")
     known = _library_names("timm", tags="." in name)
     if not timm.is_model(name) or ("." in name and name not in known):
         raise ValueError(_unknown(f"timm:{name}", [f"timm:{near}" for near in difflib.get_close_matches(name, known)]))
     if pretrained and name in known and not timm.is_model_pretrained(name):
         raise ValueError(f"there are no pretrained weights for 'timm:{name}': leave pretrained off")
-    model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels)
+    with _arguments_of(f"timm:{name}", more):
+        model: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **more
+        )
     return model
 
 
-def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool, more: dict[str, Any]) -> nn.Module:
     library = _library("torchvision").models
     known = _library_names("torchvision")
     if name not in known:
@@ -113,14 +129,28 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
     # With their weights these two rescale their input, so they do without them too: one name, one function.
     inception = name in ("googlenet", "inception_v3")
     options: dict[str, Any] = {"transform_input": True} if inception else {}
+    options |= more
     if not pretrained:
         options |= {"aux_logits": False, "init_weights": True} if inception else {}
-        model: nn.Module = library.get_model(name, weights=None, num_classes=num_classes, **options)
+        with _arguments_of(f"torchvision:{name}", more):
+            model: nn.Module = library.get_model(name, weights=None, num_classes=num_classes, **options)
         return model
-    model = library.get_model(name, weights="DEFAULT", **options)
+    with _arguments_of(f"torchvision:{name}", more):
+        model = library.get_model(name, weights="DEFAULT", **options)
     if name == "inception_v3":  # torchvision refuses aux_logits=False together with weights
         model.aux_logits, model.AuxLogits = False, None  # type: ignore[assignment]
     return model
+
+
+@contextlib.contextmanager
+def _arguments_of(name: str, more: Mapping[str, Any]) -> Iterator[None]:
+    """A TypeError about an argument that the constructor does not know, as a ValueError."""
+    try:
+        yield
+    except TypeError as error:
+        if not more:
+            raise
+        raise ValueError(f"{name} does not take the arguments {', '.join(more)}: {error}") from None
 
 
 def _library(name: str) -> Any:

@@ -27,11 +27,17 @@ def batches(
     flip: bool | None = None,
     channels_last: bool = False,
     num_workers: int = 0,
+    repeats: int = 1,
 ) -> Batches:
     """Batches of `images`, a part of `dataset`, normalised with the set's statistics.
 
-    `crop_padding` and `flip` are the set's usual ones unless given; they apply in training only.
+    `crop_padding` and `flip` are the set's usual ones unless given; they apply in training only, as `repeats` does: an epoch
+    is then as long as ever, of `repeats` differently augmented copies of each of fewer images, side by side.
+
+    Raises ValueError for `repeats` of images in files, which are augmented by their place in the set.
     """
+    if repeats > 1 and not isinstance(images, MemoryImages):
+        raise ValueError(f"repeats={repeats} is for data that fits into memory, not for image files")
     if isinstance(images, MemoryImages):
         return MemoryBatches(
             images,
@@ -43,6 +49,7 @@ def batches(
             crop_padding=dataset.crop_padding if crop_padding is None else crop_padding,
             flip=dataset.flip if flip is None else flip,
             channels_last=channels_last,
+            repeats=repeats,
         )
     return FileBatches(
         images,
@@ -72,7 +79,9 @@ class MemoryBatches:
         crop_padding: int = 0,
         flip: bool = False,
         channels_last: bool = False,
+        repeats: int = 1,
     ) -> None:
+        self.repeats = repeats
         self.padding = crop_padding if train else 0
         # The border is black, as cut out of a padded image file: padded before anything is normalised.
         self.pixels = F.pad(images.pixels.to(device), (self.padding,) * 4)
@@ -102,6 +111,7 @@ class MemoryBatches:
         # Drawn on the CPU, all at once: the same on every device, and no draw depends on how batches are consumed.
         generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
         order = torch.randperm(count, generator=generator).to(device)
+        order = order[: math.ceil(count / self.repeats)].repeat_interleave(self.repeats)[:count]
         offsets = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator).to(device)
         flipped = (torch.rand(count, generator=generator) < 0.5).to(device)
         for begin in range(0, len(self) * self.batch_size, self.batch_size):

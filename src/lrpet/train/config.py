@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lrpet.schedule import Shrinking
 
@@ -27,6 +27,11 @@ class Config(BaseModel):
     model: str = _field(
         "network and data", "resnet20", "resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME"
     )
+    model_args: dict[str, Any] = _field(
+        "network and data",
+        {},
+        "arguments for the library's constructor (timm:, torchvision:), such as '{img_size: 32}'",
+    )
     data: str = _field("network and data", "digits", "digits, cifar10, fashion-mnist, or folder:PATH")
     data_dir: Path | None = _field("network and data", None, "where the data set's files are, or are downloaded to")
     image_size: int | None = _field("network and data", None, "for folder data: side in pixels (default 224)", ge=1)
@@ -36,6 +41,10 @@ class Config(BaseModel):
         "network and data", None, "random crop after this padding (default: the data's usual)", ge=0
     )
     flip: bool | None = _field("network and data", None, "random horizontal flip (default: the data's usual)")
+    mixup: float = _field("network and data", 0.0, "mix pairs of images; parameter of the beta distribution", ge=0)
+    cutmix: float = _field("network and data", 0.0, "paste boxes of other images; likewise", ge=0)
+    random_erasing: float = _field("network and data", 0.0, "probability of erasing a box of an image", ge=0, le=1)
+    repeats: int = _field("network and data", 1, "differently augmented copies of an image in a batch", ge=1)
 
     method: Literal["lrpet", "dense"] = _field(
         "compression", "lrpet", "train a low-rank network, or the dense one as it is"
@@ -43,6 +52,9 @@ class Config(BaseModel):
     keep: float | None = _field("compression", None, "budget: fraction of every layer's rank to keep", gt=0, le=1)
     macs: float | None = _field("compression", None, "budget: fraction of the dense multiply-adds", gt=0, le=1)
     params: float | None = _field("compression", None, "budget: fraction of the dense parameters", gt=0, le=1)
+    layers: tuple[str, ...] = _field(
+        "compression", (), "factorise only layers whose names are like one of these patterns, such as '*.mlp.*'"
+    )
     every: int | Literal["epoch"] = _field("compression", "epoch", "steps between projections, or 'epoch'")
     every_last: int | None = _field(
         "compression", None, "shrink the interval between projections to this many steps by the end", ge=1
@@ -84,6 +96,11 @@ class Config(BaseModel):
     seed: int = _field("run", 0, "of everything random", ge=0)
     output: Path | None = _field("run", None, "run folder (default runs/MODEL-DATA-METHOD-SEED)")
     checkpoint_every: int = _field("run", 1, "epochs between checkpoints", ge=1)
+
+    @field_validator("model_args", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return yaml.safe_load(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

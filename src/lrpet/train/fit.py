@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import nn
-from torch.nn import functional as F
 
 import lrpet
+from lrpet.train.augment import Augment
 from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.folder import RunFolder
@@ -81,6 +81,7 @@ def _fit(
         tail_scale=config.tail_scale,
         solver=config.solver,
     )
+    augment = Augment(config, len(task.dataset.classes))
     set_seed(config.seed)
     progress = folder.load_checkpoint(accelerator, projector)
 
@@ -91,8 +92,9 @@ def _fit(
         running = Running(accelerator.device)
         for images, labels in console.epoch(epoch, steps, running, projector):
             with accelerator.autocast():
-                logits = model(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+                augmented, targets = augment(images, labels)
+                logits = model(augmented)
+                loss = augment.loss(logits, targets)
             accelerator.backward(loss)
             if before_step is not None:
                 before_step(projector)

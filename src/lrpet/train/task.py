@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,7 @@ class Task:
             num_classes=len(dataset.classes),
             in_channels=dataset.in_channels,
             pretrained=config.pretrained,
+            arguments=config.model_args,
         )
         example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
         return cls(dataset, train_part, validation, network, _plan(config, network, example), example)
@@ -60,6 +63,7 @@ class Task:
             flip=config.flip,
             channels_last=config.channels_last,
             num_workers=config.num_workers,
+            repeats=config.repeats,
         )
 
 
@@ -73,5 +77,10 @@ def _plan(config: Config, network: nn.Module, example: Tensor) -> lrpet.Plan:
         macs=config.macs,
         params=config.params,
         rectify=config.rectify,
+        include=_chosen(config.layers) if config.layers else None,
         factorize_all=config.factorize_all,
     )
+
+
+def _chosen(patterns: tuple[str, ...]) -> Callable[[nn.Module, str], bool]:
+    return lambda module, name: any(fnmatchcase(name, pattern) for pattern in patterns)

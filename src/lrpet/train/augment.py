@@ -1,0 +1,46 @@
+"""Augmentation of whole batches: mixup, cutmix and random erasing, by timm."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lrpet.train.config import Config
+
+
+class Augment:
+    """Turns images (batch, channels, height, width) and labels (batch,) into what the loss is taken of."""
+
+    def __init__(self, config: Config, classes: int) -> None:
+        self.mixup = self.erasing = None
+        if config.mixup or config.cutmix:
+            from timm.data.mixup import Mixup
+
+            if config.batch_size % 2:
+                raise ValueError(f"mixup and cutmix pair the images of a batch: batch_size={config.batch_size} is odd")
+            self.mixup = Mixup(  # type: ignore[no-untyped-call]
+                mixup_alpha=config.mixup,
+                cutmix_alpha=config.cutmix,
+                label_smoothing=config.label_smoothing,
+                num_classes=classes,
+            )
+        if config.random_erasing:
+            from timm.data.random_erasing import RandomErasing
+
+            self.erasing = RandomErasing(  # type: ignore[no-untyped-call]
+                probability=config.random_erasing, mode="pixel", device="cpu"
+            )
+        self.smoothing = 0.0 if self.mixup is not None else config.label_smoothing
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """New images, and their labels or, mixed, the probabilities of their classes. The arguments stay as they are."""
+        if self.mixup is not None:
+            images, labels = self.mixup(images.clone(), labels)
+        if self.erasing is not None:
+            self.erasing.device = images.device
+            images = self.erasing(images.clone())
+        return images, labels
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy against what a call returned, smoothed as the config says."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
