@@ -90,7 +90,10 @@ def checked(case: Case) -> dict[str, Any]:
         for parameter in model.parameters():  # such as a classifier that starts at zero, behind which nothing is seen
             if parameter.dim() >= 2 and not parameter.any():
                 parameter.normal_(std=0.02)
-    plan = lrpet.plan(model, inputs, macs=MACS)
+    try:
+        plan = lrpet.plan(model, inputs, macs=MACS)
+    except ValueError:
+        return {"result": "not covered: " + _why_not(model, inputs)}
     lrpet.Projector(model, plan, every=1).step()
     projected = _outputs(case, model, inputs)
     if not any(leaf.abs().max() > 0 for leaf in projected):
@@ -118,6 +121,17 @@ def checked(case: Case) -> dict[str, Any]:
         "params": plan.params,
         "seconds": round(time.perf_counter() - start, 1),
     }
+
+
+def _why_not(model: nn.Module, inputs: Any) -> str:
+    """Where the multiply-adds of a network are that cannot be halved."""
+    plan = lrpet.plan(model, inputs, keep=1e-9)
+    dense: Counter[str] = Counter()
+    for layer in plan.layers:
+        if layer.rank is None:
+            dense[layer.reason] += layer.macs_dense
+    reasons = [f"{macs / plan.macs_dense:.0%} {why}" for why, macs in dense.most_common(3) if macs]
+    return "of the multiply-adds, left dense are " + "; ".join(reasons) if reasons else "no layer that is counted ran"
 
 
 def _outputs(case: Case, model: nn.Module, inputs: Any) -> list[Tensor]:
