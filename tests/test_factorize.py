@@ -271,3 +271,22 @@ def test_another_networks_plan_is_refused(model: Convolutional) -> None:
         lrpet.factorize(nn.Linear(3, 3), plan)
     with pytest.raises(ValueError, match="'stem', but in this model Factors is not supported"):
         lrpet.factorize(lrpet.factorize(model, plan), plan)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-9)])
+@pytest.mark.parametrize(("rows", "columns"), [(200, 300), (300, 200)])
+def test_factors_of_large_matrices(rows: int, columns: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Their decomposition is made within the span of their columns; singular values over six decades."""
+    random = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(rows, 30, generator=random, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(columns, 30, generator=random, dtype=torch.float64)).Q
+    weight = (left * torch.logspace(2, -4, 30, dtype=torch.float64)) @ right.T
+    layer = nn.Linear(columns, rows, bias=False, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    plan = lrpet.plan(nn.Sequential(layer), images(1, columns).to(dtype), ranks={"0": 30})
+    pair = lrpet.factorize(nn.Sequential(layer), plan).get_submodule("0")
+    assert isinstance(pair, Factors)
+    assert (pair.weight - layer.weight).norm() <= tolerance * layer.weight.norm()
+    norms = [torch.linalg.matrix_norm(parameter.double(), 2).item() for parameter in pair.parameters()]
+    assert norms == pytest.approx([10, 10], rel=1e-5)

@@ -162,7 +162,7 @@ def test_what_is_in_the_folder(tmp_path: Path) -> None:
     """Two files, read here without lrpet and without pickle."""
     compact = compact_resnet()
     folder = lrpet.save(compact, tmp_path / "compact")
-    assert sorted(contents(folder)) == ["lrpet.json", "model.safetensors"]
+    assert sorted(contents(folder)) == ["README.md", "lrpet.json", "model.safetensors"]
     manifest = json.loads((folder / "lrpet.json").read_text(encoding="utf-8"))
     assert manifest["format"] == 1
     assert manifest["model"]["name"] == "resnet20"
@@ -202,7 +202,7 @@ def test_overwrite(tmp_path: Path) -> None:
     (folder / "left over").write_text("old")
     compact = compact_resnet()
     lrpet.save(compact, folder, overwrite=True)
-    assert sorted(contents(folder)) == ["lrpet.json", "model.safetensors"]
+    assert sorted(contents(folder)) == ["README.md", "lrpet.json", "model.safetensors"]
     assert_same(lrpet.load(folder), compact)
     assert list(tmp_path.iterdir()) == [folder]
     lrpet.save(compact, tmp_path / "new", overwrite=True)
@@ -336,3 +336,18 @@ def test_weights_with_a_tensor_missing_or_too_many(tmp_path: Path) -> None:
         safetensors.torch.save_file(wrong, path)
         with pytest.raises(ValueError, match=r"(?s)does not fit this Tied: .*(hidden\.1\.bias|more)"):
             lrpet.load(folder, Tied())
+
+
+def test_the_folder_says_what_it_is_and_how_to_read_it(tmp_path: Path) -> None:
+    compact = compact_tied()
+    card = (lrpet.save(compact, tmp_path / "tied") / "README.md").read_text(encoding="utf-8")
+    assert str(compact.lrpet_plan) in card
+    assert 'compact = lrpet.load("this folder", model)' in card
+    named = create("resnet20")
+    plan = lrpet.plan(named, torch.zeros(1, 3, 32, 32), keep=0.5)
+    card = (lrpet.save(lrpet.factorize(named, plan), tmp_path / "named") / "README.md").read_text(encoding="utf-8")
+    assert "# resnet20, compact" in card
+    usage = card.partition("```python\n")[2].partition("```")[0].replace("this folder", str(tmp_path / "named"))
+    scope: dict[str, Any] = {}
+    exec(usage, scope)
+    assert scope["compact"](torch.zeros(1, 3, 32, 32)).shape == (1, 10)

@@ -383,6 +383,9 @@ def test_a_folder_with_its_config(tmp_path: Path) -> None:
     compact = lrpet.factorize(model, plan)
     save_pretrained(compact, tmp_path / "compact")
     assert (tmp_path / "compact" / "config.json").is_file()
+    card = (tmp_path / "compact" / "README.md").read_text(encoding="utf-8")
+    assert 'compact = from_pretrained("this folder")' in card
+    assert str(plan) in card
     loaded: Any = from_pretrained(tmp_path / "compact")
     with torch.no_grad():
         torch.testing.assert_close(loaded(**tokens).logits, model(**tokens).logits, rtol=1e-4, atol=1e-4)

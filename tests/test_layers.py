@@ -53,6 +53,8 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, str]:
         "dtype": draw(st.sampled_from(list(TOLERANCE))),
     }
     kinds: dict[int, Any] = TRANSPOSED if transposed else CONVOLUTIONS
+    if transposed and arguments["dtype"] == torch.bfloat16:
+        arguments["bias"] = False  # PyTorch leaves it out on a CPU where no kernel position falls
     if transposed:
         arguments["stride"] = draw(sizes(2, 3))
         arguments["padding"] = draw(sizes(0, 1))

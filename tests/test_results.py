@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import coverage_report
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -43,3 +45,7 @@ def test_projection_table() -> None:
 def test_share_of_training_time() -> None:
     for case in result("training-share-cpu.json")["cases"].values():
         assert f"{100 * case['share']:.4f} %" in README
+
+
+def test_the_coverage_page_is_that_of_the_results() -> None:
+    assert (ROOT / "COVERAGE.md").read_text(encoding="utf-8") == coverage_report.page()

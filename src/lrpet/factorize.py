@@ -14,6 +14,7 @@ from lrpet.factors import Factors, empty_factors, fill_, share_
 from lrpet.matrix import bias_of, row_scale, scale_of_rows, unfold, weight_of
 from lrpet.plan import LayerPlan, Plan
 from lrpet.projection import project
+from lrpet.subspace import full_precision
 
 
 def factorize(model: nn.Module, plan: Plan) -> nn.Module:
@@ -117,6 +118,24 @@ def _split(layer: LayerPlan, module: nn.Module, model: nn.Module) -> tuple[Tenso
     rows = None if scale is None else scale_of_rows(scale, module, layer.unfolding)
     truncated = project(matrices, layer.rank, row_scale=rows, energy_transfer=False)
     # Both factors take √Σ, so that neither is much larger than the other.
-    left, singular_values, right = torch.linalg.svd(truncated.matrix, full_matrices=False)
+    left, singular_values, right = _svd(truncated.matrix, layer.rank)
     root = singular_values[:, : layer.rank].sqrt()
     return left[..., : layer.rank] * root[:, None], root[..., None] * right[:, : layer.rank], bool(truncated.dead.all())
+
+
+def _svd(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U, σ, Vᵀ of matrices of no higher rank than `rank`, the leading ones at least.
+
+    Such a matrix is as small as its rank within the span of its columns, and a few of their random combinations span that
+    (Halko, Martinsson, Tropp 2011), so that the decomposition is of a (rank + 16) × columns matrix.
+    """
+    rows, columns = matrices.shape[1:]
+    few = rank + 16
+    if 2 * few >= min(rows, columns):
+        return torch.linalg.svd(matrices, full_matrices=False)  # type: ignore[no-any-return]
+    random = torch.Generator(matrices.device).manual_seed(0)
+    mixed = torch.randn(columns, few, generator=random, device=matrices.device, dtype=matrices.dtype)
+    with full_precision(matrices.device):
+        span = torch.linalg.qr(matrices @ mixed).Q
+        left, singular_values, right = torch.linalg.svd(span.mT @ matrices, full_matrices=False)
+        return span @ left, singular_values, right

@@ -4,6 +4,7 @@ In the folder:
 
     model.safetensors   every parameter and persistent buffer
     lrpet.json          format version, plan, and how to make the full-size network again where it has a name
+    README.md           what this is and how to read it, for people and for hubs of models
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from lrpet.models.factory import Source
 from lrpet.plan import Plan
 
 FORMAT = 1
-WEIGHTS, MANIFEST = "model.safetensors", "lrpet.json"
+WEIGHTS, MANIFEST, CARD = "model.safetensors", "lrpet.json", "README.md"
 
 
 def save(
@@ -69,6 +70,7 @@ def save(
     with written_whole(Path(folder), overwrite=overwrite) as temporary:
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(_card(model, source), encoding="utf-8")
     return Path(folder)
 
 
@@ -162,6 +164,26 @@ def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
             os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def model_card(model: nn.Module, *, name: str, usage: str) -> str:
+    """Text for a folder's README.md: front matter for hubs, `usage` as code, and the table of the compact model's plan."""
+    plan = model.lrpet_plan
+    assert isinstance(plan, Plan)
+    return (
+        f"---\nlibrary_name: lrpet\ntags: [low-rank, compact]\n---\n\n# {name}, compact\n\n{plan.summary()}\n\n"
+        f"```python\n{usage}\n```\n\n"
+        "What was decided for every layer; costs are those of the example that the plan was made with.\n\n"
+        f"```\n{plan}\n```\n"
+    )
+
+
+def _card(model: nn.Module, source: object) -> str:
+    if isinstance(source, Source):
+        return model_card(model, name=source.name, usage='import lrpet\n\ncompact = lrpet.load("this folder")')
+    name = type(model).__name__
+    made = f"model = ...  # a full-size {name}, freshly made"
+    return model_card(model, name=name, usage=f'import lrpet\n\n{made}\ncompact = lrpet.load("this folder", model)')
 
 
 def _version() -> str:

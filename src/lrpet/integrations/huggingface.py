@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import lrpet
-from lrpet.files import read_manifest
+from lrpet.files import CARD, model_card, read_manifest
 
 STATE = "lrpet_projector.json"
 
@@ -79,6 +79,8 @@ def save_pretrained(compact: nn.Module, folder: str | os.PathLike[str], **option
         raise ValueError(f"{type(compact).__name__} is not a transformers model: use lrpet.save")
     written = lrpet.save(compact, folder, **options)
     compact.config.save_pretrained(written)
+    usage = 'from lrpet.integrations.huggingface import from_pretrained\n\ncompact = from_pretrained("this folder")'
+    (written / CARD).write_text(model_card(compact, name=type(compact).__name__, usage=usage), encoding="utf-8")
     return written
 
 
