@@ -351,3 +351,23 @@ def test_the_folder_says_what_it_is_and_how_to_read_it(tmp_path: Path) -> None:
     scope: dict[str, Any] = {}
     exec(usage, scope)
     assert scope["compact"](torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+class Versioned(nn.Linear):
+    """Asks for the version of what it loads, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
+        if local_metadata.get("version") != 2:
+            raise ValueError("version should be 2")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def test_modules_that_ask_for_their_version_load(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), Versioned(8, 8))
+    compact = lrpet.factorize(model, lrpet.plan(model, torch.zeros(1, 8), ranks={"0": 2}))
+    lrpet.save(compact, tmp_path / "compact")
+    loaded = lrpet.load(tmp_path / "compact", nn.Sequential(nn.Linear(8, 8), Versioned(8, 8)))
+    x = torch.randn(2, 8)
+    assert torch.equal(loaded(x), compact.eval()(x))

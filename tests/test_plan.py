@@ -170,7 +170,7 @@ def test_rectify_false_records_no_batch_norm(small: Small) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "exactly one of keep, macs, params and ranks; got none"),
+        ({}, "one or more budgets of macs, params and bytes; got none"),
         ({"keep": 0.5, "macs": 0.5}, "got keep and macs"),
         ({"params": 0.5, "ranks": {}}, "got params and ranks"),
         ({"keep": 0.0}, r"keep=0.0 must be a fraction above 0 and at most 1"),
@@ -178,7 +178,7 @@ def test_rectify_false_records_no_batch_norm(small: Small) -> None:
         ({"keep": float("nan")}, "keep=nan must be"),
         ({"keep": "0.5"}, "keep='0.5' must be"),
         ({"macs": 1.5}, "macs=1.5 must be a fraction"),
-        ({"params": 45}, "params=45 must be a fraction"),
+        ({"params": 45}, "a budget of 45 parameters cannot be met"),
         ({"ranks": {"nonesuch": 3}}, "'nonesuch', which is no layer of this network; its layers: first, second"),
         ({"ranks": {"norm": 3}}, "'norm', which is no layer"),
         ({"ranks": {"first": 0}}, "'first' the rank 0; it must be a whole number from 1 to 12"),
@@ -461,5 +461,5 @@ def test_a_plan_for_another_network_is_refused(small: Small, change: str, messag
 
 def test_ranks_and_include_together_are_refused() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
-    with pytest.raises(ValueError, match="ranks or include, not both"):
+    with pytest.raises(ValueError, match="give ranks alone, without include or overrides"):
         lrpet.plan(model, torch.zeros(1, 8), ranks={"0": 2}, include=lambda module, name: True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrpet.ranks import MatrixCost, uniform_keep, uniform_rank, uniform_ranks
+from lrpet.ranks import MatrixCost, allowed_ranks, uniform_rank
 
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -56,41 +55,16 @@ def test_costs_of_a_layer() -> None:
     assert not MatrixCost(rows=2, columns=2, positions=1).saves(1)  # 4 = 4: no gain
 
 
-sizes = st.builds(MatrixCost, rows=st.integers(1, 12), columns=st.integers(1, 20), positions=st.integers(1, 9))
-
-
-@quick
-@given(st.lists(sizes, min_size=1, max_size=4), st.floats(0.01, 1.2), st.booleans())
-def test_uniform_keep_is_what_brute_force_finds(
-    costs: list[MatrixCost], fraction: float, dense_if_cheaper: bool
-) -> None:
-    layers = {str(index): layer for index, layer in enumerate(costs)}
-
-    def cost(ranks: Mapping[str, int]) -> int:
-        both = [(layers[name].macs(rank), layers[name].macs()) for name, rank in ranks.items()]
-        return sum(min(pair) if dense_if_cheaper else pair[0] for pair in both)
-
-    keeps = sorted({Fraction(rank, layer.full_rank) for layer in costs for rank in range(1, layer.full_rank + 1)})
-    possible = [cost({name: exact_rank(layer.full_rank, keep) for name, layer in layers.items()}) for keep in keeps]
-    budget = fraction * sum(layer.macs() for layer in costs)
-    if possible[0] > budget:
-        with pytest.raises(ValueError, match=f"still has {possible[0]:,} multiply-adds"):
-            uniform_keep(layers, budget, cost, what="multiply-adds")
-        return
-    found = uniform_keep(layers, budget, cost, what="multiply-adds")
-    assert cost(uniform_ranks(layers, found)) == max(each for each in possible if each <= budget)
-
-
-def test_a_budget_that_is_met_exactly_is_met() -> None:
-    layers = {"a": MatrixCost(rows=10, columns=40, positions=3)}
-
-    def cost(ranks: Mapping[str, int]) -> int:
-        return layers["a"].params(ranks["a"])
-
-    for rank in range(1, 11):
-        assert uniform_keep(layers, 50 * rank, cost, what="parameters") == rank / 10
-
-
-def test_no_layer_to_choose() -> None:
-    with pytest.raises(ValueError, match="no layer of this network was chosen"):
-        uniform_keep({}, 1.0, lambda _: 0, what="parameters")
+@pytest.mark.parametrize(
+    ("limits", "ranks"),
+    [
+        ({}, (1, 2, 3, 4, 5, 6, 7)),
+        ({"min_rank": 3, "max_rank": 5}, (3, 4, 5)),
+        ({"multiple_of": 3}, (3, 6)),
+        ({"multiple_of": 8}, (1, 2, 3, 4, 5, 6, 7)),  # a rank of 7 has no multiple of 8
+        ({"min_rank": 9}, (7,)),
+        ({"min_rank": 4, "max_rank": 5, "multiple_of": 3}, (4, 5)),
+    ],
+)
+def test_allowed_ranks(limits: dict[str, int], ranks: tuple[int, ...]) -> None:
+    assert allowed_ranks(7, **limits) == ranks

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_model
 from torch import nn
 
 from lrpet.factorize import skeleton
@@ -102,7 +103,7 @@ def load(
     compact = skeleton(model, plan)
     try:
         _match_dtypes(compact, folder / WEIGHTS)
-        load_model(compact, folder / WEIGHTS, strict=True)
+        _load_weights(compact, folder / WEIGHTS)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"{folder / WEIGHTS} does not fit this {type(model).__name__}: the file is damaged, or `model` is not the "
@@ -197,6 +198,20 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _load_weights(model: nn.Module, weights: Path) -> None:
+    """Fill `model` from the file, which keeps one name of tensors that are shared. Raises RuntimeError if they do not fit."""
+    own = model.state_dict()
+    state = OrderedDict(load_file(weights))
+    state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]  # versions, which some modules ask for
+    result = model.load_state_dict(state, strict=False)
+    stored = {(own[name].data_ptr(), own[name].shape) for name in state if name in own}
+    missing = [name for name in result.missing_keys if (own[name].data_ptr(), own[name].shape) not in stored]
+    if missing or result.unexpected_keys:
+        raise RuntimeError(
+            f"missing: {', '.join(missing) or 'none'}; not asked for: {', '.join(result.unexpected_keys)}"
+        )
 
 
 def _match_dtypes(model: nn.Module, weights: Path) -> None:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
 
-import torch
 from torch import nn
 
-from lrpet.matrix import (
-    Shape,
-    Unfolding,
-    is_counted,
-    row_scale,
-    scale_of_rows,
-    shape_of,
-    unfold,
-    unsupported,
-    weight_of,
-)
+from lrpet.budgets import UNITS, Allocator, Options, Ranks, Spending
+from lrpet.candidates import Candidate, Fate, Include, candidates_of, check_ranks, layer_plan, refusals
+from lrpet.matrix import Unfolding, weight_of
 from lrpet.plan import LayerPlan, Plan
 from lrpet.profile import Layer, profile
-from lrpet.ranks import MatrixCost, uniform_keep, uniform_rank, uniform_ranks
-
-Include = Callable[[nn.Module, str], bool]
+from lrpet.ranks import MatrixCost, allowed_ranks, uniform_rank
+from lrpet.unfolding import kept_energy, unfoldings_of
 
 
 def plan(
@@ -34,13 +26,19 @@ def plan(
     keep: float | None = None,
     macs: float | None = None,
     params: float | None = None,
+    bytes: float | None = None,
     ranks: Mapping[str, int] | None = None,
+    allocate: Allocator | Mapping[str, Sequence[float]] = "uniform",
+    min_rank: int = 1,
+    max_rank: int | None = None,
+    multiple_of: int = 1,
+    overrides: Mapping[str, int | float | None] | None = None,
     include: Include | None = None,
     unfolding: Unfolding | Literal["best"] | Mapping[str, Unfolding] = "channel",
     rectify: bool = True,
     factorize_all: bool = False,
 ) -> Plan:
-    """Decide which layers of `model` become low-rank, and at which rank, from exactly one budget.
+    """Decide which layers of `model` become low-rank, and at which rank: from `keep`, from `ranks`, or from budgets.
 
     Args:
         model: Any network; left as it was found.
@@ -48,10 +46,20 @@ def plan(
             those of this input: give a batch of one for the cost of one example.
         keep: Fraction of the rank of every layer to keep, in (0, 1]: r = max(1, ⌊s·keep⌋) with s = min(rows, columns), of
             each group. The paper's pruning ratio is p = 1 − keep.
-        macs: Fraction, in (0, 1], of the dense network's multiply-adds that the compact one may have. Met by the uniform
-            `keep` that comes closest from below.
+        macs: Budget: multiply-adds that the compact network may have, as a fraction of the dense one's (up to 1) or as
+            their number (above 1). Budgets are met from below; give several, and all are.
         params: Likewise for the parameters (weights and biases of convolutions and linears).
+        bytes: Likewise for the bytes of all parameters and buffers.
         ranks: {layer name: rank}; layers not named stay dense. Of layers that share a weight, name the first.
+        allocate: How budgets are divided among the layers. "uniform": the same fraction of every rank. "energy": the ranks
+            that together keep most, each layer counting by the fraction of its energy that it keeps; "threshold": the same
+            fraction pruned from every layer's energy. These two look at the weights as they are now, which says nothing
+            before training. Or {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that.
+        min_rank: No lower rank than this, where the layer has it.
+        max_rank: No higher one.
+        multiple_of: Only ranks that are multiples of this, where the layer has one; hardware likes 8 or 16.
+        overrides: {name pattern: rank (int), fraction of the rank to keep (float), or None to stay dense}; the first pattern
+            that a layer's name is like counts.
         include: `(module, name) -> bool` chooses layers. By default every convolution, linear and attention, except the
             final classifier (a linear that is the last layer to run) and what is frozen.
         unfolding: How the kernel of a two-dimensional convolution is divided: "channel", k×k then 1×1, as in the paper;
@@ -61,225 +69,169 @@ def plan(
         factorize_all: Factorise even where the factors cost as much as the dense layer or more.
 
     Raises:
-        ValueError: none or several budgets; a budget out of range or impossible; an unknown layer, one that cannot be
-            factorised, or a rank out of range in `ranks`; an unknown unfolding.
+        ValueError: no budget, or keep or ranks with another; a budget out of range, or impossible (the message says the
+            smallest possible); an unknown layer, one that cannot be factorised, or a rank out of range in `ranks`; an unknown
+            unfolding or allocator; a pattern in `overrides` that no layer's name is like.
     """
-    budgets = {"keep": keep, "macs": macs, "params": params, "ranks": ranks}
-    given = [name for name, value in budgets.items() if value is not None]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of keep, macs, params and ranks; got {' and '.join(given) or 'none'}")
-    if ranks is not None and include is not None:
-        raise ValueError("give ranks or include, not both: ranks names the layers itself")
-    for name in ("keep", "macs", "params"):
-        value = budgets[name]
-        if value is not None and not (isinstance(value, int | float) and 0 < value <= 1):
-            raise ValueError(f"{name}={value!r} must be a fraction above 0 and at most 1 (of the dense network's)")
+    given: dict[str, Any] = {"keep": keep, "macs": macs, "params": params, "bytes": bytes, "ranks": ranks}
+    budgets = {name: value for name, value in given.items() if value is not None}
+    _check(budgets, allocate, overrides, include, min_rank=min_rank, max_rank=max_rank, multiple_of=multiple_of)
 
     layers = profile(model, example_inputs)
-    refused = _refused(layers, include, ranks)
-    unfoldings = _unfoldings(unfolding, model, layers, budgets)
-    candidates = _candidates([layer for layer in layers if layer.name not in refused], unfoldings)
-    costs = {name: candidate.cost for name, candidate in candidates.items()}
+    left_dense = _first_match(overrides or {}, [layer.name for layer in layers])
+    refused = refusals(layers, include, ranks)
+    refused |= {name: "overridden: stays dense" for name, value in left_dense.items() if value is None}
+    kept = keep or next((value for value in (macs, params, bytes) if value and value <= 1), None)
+    unfoldings = unfoldings_of(layers, unfolding, model, kept=kept, of_rank=keep is not None)
+    candidates = candidates_of([layer for layer in layers if layer.name not in refused], unfoldings)
 
-    def decided(wanted: Mapping[str, int]) -> tuple[LayerPlan, ...]:
-        fates = dict.fromkeys((layer.name for layer in layers), _Fate(None, ""))
-        fates |= {name: _Fate(None, why) for name, why in refused.items()}
+    def decided(wanted: Mapping[str, int | None]) -> tuple[LayerPlan, ...]:
+        fates = dict.fromkeys((layer.name for layer in layers), Fate(None, ""))
+        fates |= {name: Fate(None, why) for name, why in refused.items()}
         for name, rank in wanted.items():
             fates |= candidates[name].fates(rank, rectify=rectify, factorize_all=factorize_all)
-        return tuple(_layer_plan(layer, fates[layer.name]) for layer in layers)
+        return tuple(layer_plan(layer, fates[layer.name]) for layer in layers)
 
     if ranks is not None:
-        _check_ranks(ranks, candidates, layers, refused)
-        chosen, budget = dict(ranks), "ranks"
-    elif keep is not None:
-        chosen, budget = uniform_ranks(costs, keep), f"keep={keep:g}"
-    else:
-        total = "macs" if macs is not None else "params"
-        fraction = macs if macs is not None else params
-        assert fraction is not None
-
-        def cost(wanted: Mapping[str, int]) -> int:
-            return sum(getattr(layer, total) for layer in decided(wanted))
-
-        what = "multiply-adds" if total == "macs" else "parameters"
-        found = uniform_keep(costs, fraction * cost({}), cost, what=what)
-        chosen, budget = uniform_ranks(costs, found), f"{total}={fraction:g} (uniform keep {found:.4g})"
-    return Plan(layers=decided(chosen), budget=budget)
+        check_ranks(ranks, candidates, layers, refused)
+        return Plan(layers=decided(ranks), budget="ranks")
+    fixed = {name: _rank_of(left_dense[name], each.cost) for name, each in candidates.items() if name in left_dense}
+    limits = {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}
+    spending = _spending(model, layers, candidates, fixed, budgets, limits, factorize_all=factorize_all)
+    if keep is not None:
+        uniform = {
+            name: each.nearest(uniform_rank(each.cost.full_rank, keep)) for name, each in spending.candidates.items()
+        }
+        return Plan(layers=decided(uniform), budget=f"keep={keep:g}")
+    spending.check_possible()
+    chosen, how = _allocated(spending, allocate, candidates, model)
+    text = ", ".join(f"{name}={value:g}" if value <= 1 else f"{name}={value:,.0f}" for name, value in budgets.items())
+    return Plan(layers=decided(chosen), budget=f"{text} ({how})")
 
 
-@dataclass(frozen=True)
-class _Fate:
-    """What is decided for one layer."""
+def _check(
+    budgets: Mapping[str, Any],
+    allocate: str | Mapping[str, Sequence[float]],
+    overrides: Mapping[str, Any] | None,
+    include: Include | None,
+    *,
+    min_rank: int,
+    max_rank: int | None,
+    multiple_of: int,
+) -> None:
+    alone = [name for name in ("keep", "ranks") if name in budgets]
+    if not budgets or (alone and len(budgets) > 1):
+        raise ValueError(
+            "give keep, or ranks, or one or more budgets of macs, params and bytes; "
+            f"got {' and '.join(budgets) or 'none'}"
+        )
+    if "ranks" in budgets and (include is not None or overrides):
+        raise ValueError("give ranks alone, without include or overrides: it names the layers itself")
+    if alone and allocate != "uniform":
+        raise ValueError(f"allocate divides budgets of macs, params and bytes; {alone[0]} leaves nothing to divide")
+    if not isinstance(allocate, Mapping) and allocate not in get_args(Allocator):
+        raise ValueError(f"allocate={allocate!r} must be {', '.join(get_args(Allocator))} or {{layer name: worths}}")
+    for name in set(budgets) - {"ranks"}:
+        value = budgets[name]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        absolute = name != "keep" and is_number and value > 1 and float(value).is_integer()
+        if not (absolute or (is_number and 0 < value <= 1)):
+            counted = "" if name == "keep" else f", or above 1 as a whole number of {UNITS[name]}"
+            raise ValueError(
+                f"{name}={value!r} must be a fraction above 0 and at most 1 (of the dense network's){counted}"
+            )
+    for name, number in {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}.items():
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise ValueError(f"{name}={number!r} must be a whole number, at least 1")
+    if max_rank is not None and max_rank < min_rank:
+        raise ValueError(f"max_rank={max_rank} is below min_rank={min_rank}")
+    for pattern, value in (overrides or {}).items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not (value is None or whole or (isinstance(value, float) and 0 < value <= 1)):
+            raise ValueError(
+                f"overrides gives {pattern!r} {value!r}; it must be a rank, a fraction above 0 and at most 1, or None"
+            )
 
-    rank: int | None
-    reason: str
-    cost: MatrixCost | None = None
-    unfolding: Unfolding = "channel"
-    batch_norm: str | None = None
-    owns_weight: bool = True
 
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A weight that may be factorised: that of one layer, or of all layers that share it."""
-
-    layers: tuple[Layer, ...]
-    unfolding: Unfolding
-
-    @property
-    def cost(self) -> MatrixCost:
-        """Of all its uses."""
-        return _cost(self.layers, self.unfolding)
-
-    def fates(self, rank: int, *, rectify: bool, factorize_all: bool) -> dict[str, _Fate]:
-        """{layer name: what becomes of it} if this weight gets `rank`."""
-        if not (factorize_all or self.cost.saves(rank)):
-            why = f"factors of rank {rank} would cost as much or more"
-            return {layer.name: _Fate(None, why, unfolding=self.unfolding) for layer in self.layers}
-        owner, *others = self.layers
-        partner = owner.batch_norm if rectify and not others else None
-        unpaired = "several layers share the weight" if others and owner.batch_norm else owner.unpaired
-        reason = f"factorised; not rectified: {unpaired}" if rectify and unpaired else "factorised"
-        fates = {owner.name: _Fate(rank, reason, _cost([owner], self.unfolding), self.unfolding, partner)}
-        for layer in others:
-            shared = f"factorised, sharing the weight of {owner.name}"
-            fates[layer.name] = _Fate(rank, shared, _cost([layer], self.unfolding), self.unfolding, owns_weight=False)
-        return fates
-
-
-def _candidates(layers: Sequence[Layer], unfoldings: Mapping[str, Unfolding]) -> dict[str, _Candidate]:
-    """The weights that may be factorised, by the name of the first layer that uses them."""
-    found: dict[str, _Candidate] = {}
-    shared: set[str] = set()
-    for layer in layers:
-        if layer.name not in shared:
-            users = (layer, *(other for other in layers if other.name in layer.shares_weight_with))
-            shared.update(layer.shares_weight_with)
-            found[layer.name] = _Candidate(users, unfoldings.get(layer.name, "channel"))
+def _first_match(overrides: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    """{layer name: what the first pattern that it is like says}."""
+    found = {}
+    for name in names:
+        matching = [pattern for pattern in overrides if fnmatchcase(name, pattern)]
+        if matching:
+            found[name] = overrides[matching[0]]
+    for pattern in overrides:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"overrides names {pattern!r}, which no layer's name is like; its layers: {', '.join(names)}"
+            )
     return found
 
 
-def _cost(layers: Sequence[Layer], unfolding: Unfolding) -> MatrixCost:
-    shape = shape_of(layers[0].module, unfolding)
-    positions = sum(layer.positions for layer in layers)
-    first = sum(layer.spatial_positions for layer in layers) if unfolding == "spatial" else None
-    return MatrixCost(shape.rows, shape.columns, positions, shape.groups, first)
+def _rank_of(value: int | float, cost: MatrixCost) -> int:
+    return uniform_rank(cost.full_rank, value) if isinstance(value, float) else min(value, cost.full_rank)
 
 
-def _layer_plan(layer: Layer, fate: _Fate) -> LayerPlan:
-    shape = shape_of(layer.module, fate.unfolding) if is_counted(layer.module) else Shape(0, 0)
-    macs, params = layer.macs, layer.params
-    if fate.cost is not None and fate.rank is not None:
-        macs = fate.cost.macs(fate.rank)
-        params -= (fate.cost.params() - fate.cost.params(fate.rank)) if fate.owns_weight else 0
-    return LayerPlan(
-        name=layer.name,
-        kind=type(layer.module).__name__,
-        rows=shape.rows,
-        columns=shape.columns,
-        groups=shape.groups,
-        unfolding=fate.unfolding,
-        rank=fate.rank,
-        macs_dense=layer.macs,
-        macs=macs,
-        params_dense=layer.params,
-        params=params,
-        batch_norm=fate.batch_norm,
-        reason=fate.reason,
-    )
-
-
-def _refused(layers: list[Layer], include: Include | None, ranks: Mapping[str, int] | None) -> dict[str, str]:
-    """{layer name: why it stays dense}, for every layer that is not to be, or cannot be, factorised."""
-    ran = [layer.name for layer in layers if layer.calls and is_counted(layer.module)]
-    reasons: dict[str, str] = {}
-    for layer in layers:
-        if (why := unsupported(layer.module)) is not None:
-            reasons[layer.name] = why
-        elif layer.used_elsewhere:
-            reasons[layer.name] = "its weight is used outside its own forward"
-        elif not layer.calls:
-            reasons[layer.name] = "did not run in the observed forward pass"
-        elif ranks is not None:
-            if not ranks.keys() & {layer.name, *layer.shares_weight_with}:
-                reasons[layer.name] = "not among the given ranks"
-        elif include is not None:
-            if not include(layer.module, layer.name):
-                reasons[layer.name] = "not included"
-        elif isinstance(layer.module, nn.Linear) and layer.name == ran[-1]:
-            reasons[layer.name] = "not included: the classifier, the last layer to run"
-        elif not weight_of(layer.module).requires_grad:
-            reasons[layer.name] = "frozen (its weight does not require gradients)"
-    alone = dict(reasons)
-    for layer in layers:
-        others = [other for other in layers if other.name in layer.shares_weight_with]
-        blocked = [other for other in others if other.name in alone or type(other.module) is not type(layer.module)]
-        if layer.name not in alone and blocked:
-            other = blocked[0]
-            why = alone.get(other.name, f"{type(other.module).__name__} is another kind of layer")
-            reasons[layer.name] = f"shares its weight with {other.name or '(root)'}: {why}"
-    return reasons
-
-
-def _check_ranks(
-    ranks: Mapping[str, int], candidates: Mapping[str, _Candidate], layers: list[Layer], refused: Mapping[str, str]
-) -> None:
-    names = [layer.name for layer in layers]
-    for name, rank in ranks.items():
-        if name not in names:
-            raise ValueError(f"ranks names {name!r}, which is no layer of this network; its layers: {', '.join(names)}")
-        if name in refused:
-            raise ValueError(f"ranks names {name!r}, which cannot be factorised: {refused[name]}")
-        if name not in candidates:
-            (owner,) = [first for first, each in candidates.items() if name in [layer.name for layer in each.layers]]
-            raise ValueError(f"ranks names {name!r}, which shares the weight of {owner!r}: give the rank to that one")
-        full = candidates[name].cost.full_rank
-        if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= full:
-            raise ValueError(f"ranks gives {name!r} the rank {rank!r}; it must be a whole number from 1 to {full}")
-
-
-def _unfoldings(
-    wanted: str | Mapping[str, Unfolding], model: nn.Module, layers: list[Layer], budgets: Mapping[str, Any]
-) -> dict[str, Unfolding]:
-    """The unfolding of every layer that has a choice: a two-dimensional convolution with more than one row and column."""
-    free = {
-        layer.name: layer
-        for layer in layers
-        if isinstance(layer.module, nn.Conv2d)
-        and min(layer.module.kernel_size) > 1
-        and unsupported(layer.module) is None
+def _spending(
+    model: nn.Module,
+    layers: list[Layer],
+    candidates: Mapping[str, Candidate],
+    fixed: Mapping[str, int],
+    budgets: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    *,
+    factorize_all: bool,
+) -> Spending:
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    totals = {
+        "macs": sum(layer.macs for layer in layers),
+        "params": sum(layer.params for layer in layers),
+        "bytes": sum(tensor.nbytes for tensor in tensors.values()),
     }
-    if isinstance(wanted, Mapping):
-        for name, unfolding in wanted.items():
-            if unfolding not in get_args(Unfolding):
-                raise ValueError(f"unfolding gives {name!r} {unfolding!r}; it must be channel or spatial")
-            if name not in free:
-                raise ValueError(
-                    f"unfolding names {name!r}, which is no two-dimensional convolution with a kernel above 1×1 in this "
-                    f"network; those are: {', '.join(free) or 'none'}"
-                )
-        return dict(wanted)
-    if wanted == "best":
-        if budgets["ranks"] is not None:
-            raise ValueError("unfolding='best' compares at a budget; with ranks, give {layer name: unfolding}")
-        return {name: _best_unfolding(layer, model, budgets) for name, layer in free.items()}
-    if wanted not in get_args(Unfolding):
-        raise ValueError(f"unfolding={wanted!r} must be channel, spatial, best or {{layer name: unfolding}}")
-    return dict.fromkeys(free, cast(Unfolding, wanted))
+    absolute = {
+        name: value * totals[name] if value <= 1 else value for name, value in budgets.items() if name in totals
+    }
+    options = {
+        name: Options(
+            each.cost,
+            weight_of(each.layers[0].module).element_size(),
+            allowed_ranks(each.cost.full_rank, **limits),
+            fixed.get(name),
+            may_be_dense=not factorize_all,
+        )
+        for name, each in candidates.items()
+    }
+    return Spending(options, {unit: totals[unit] for unit in absolute}, absolute)
 
 
-def _best_unfolding(layer: Layer, model: nn.Module, budgets: Mapping[str, Any]) -> Unfolding:
-    """The unfolding that keeps more energy at the multiply-adds that the budget, taken for this layer, allows."""
-    fraction = budgets["macs"] or budgets["params"]
-    channel = _cost([layer], "channel")
-    allowed = fraction * channel.macs() if fraction else channel.macs(uniform_rank(channel.full_rank, budgets["keep"]))
-    alpha = None if layer.batch_norm is None else row_scale(model.get_submodule(layer.batch_norm))
-    kept: dict[Unfolding, float] = {}
-    for unfolding in get_args(Unfolding):
-        cost = _cost([layer], unfolding)
-        rank = min(cost.full_rank, int(allowed // cost.macs(1))) if cost.macs(1) else 0
-        matrices = unfold(layer.module, unfolding).detach().float()
-        if alpha is not None:
-            matrices = scale_of_rows(alpha, layer.module, unfolding)[..., None] * matrices
-        kept[unfolding] = float(torch.linalg.svdvals(matrices)[:, :rank].square().sum())
-    return max(kept, key=kept.__getitem__)
+def _allocated(
+    spending: Spending,
+    allocate: str | Mapping[str, Sequence[float]],
+    candidates: Mapping[str, Candidate],
+    model: nn.Module,
+) -> tuple[Ranks, str]:
+    """The ranks, and in words how they were found."""
+    if allocate == "uniform":
+        ranks, keep = spending.uniform()
+        return ranks, f"uniform keep {keep:.4g}"
+    if isinstance(allocate, Mapping):
+        ranks, short = spending.most({name: _cumulated(name, each, allocate) for name, each in candidates.items()})
+        return ranks, f"most worth, at most {short:.3g} short of the best"
+    kept = {name: kept_energy(each, model) for name, each in candidates.items()}
+    if allocate == "threshold":
+        ranks, pruned = spending.threshold(kept)
+        return ranks, f"threshold: {pruned:.3g} of every layer's energy pruned"
+    ranks, short = spending.most(kept)
+    return ranks, f"most energy, at most {short:.3g} short of the best"
+
+
+def _cumulated(name: str, candidate: Candidate, worths: Mapping[str, Sequence[float]]) -> list[float]:
+    if name not in worths or len(worths[name]) != candidate.cost.full_rank:
+        found = f"{len(worths[name])} for it" if name in worths else "none for it"
+        raise ValueError(
+            f"allocate must give {name!r} {candidate.cost.full_rank} worths, one a singular value; got {found}"
+        )
+    values = [float(worth) for worth in worths[name]]
+    if not all(0 <= value < math.inf for value in values):
+        raise ValueError(f"allocate gives {name!r} a worth that is negative or not finite")
+    return list(itertools.accumulate(values))

@@ -1,10 +1,8 @@
-"""From a budget to a rank for each layer. Pure arithmetic: no model, no tensors."""
+"""Ranks of one layer, and what they cost. Pure arithmetic: no model, no tensors."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -47,29 +45,10 @@ def uniform_rank(full_rank: int, keep: float) -> int:
     return max(1, min(full_rank, math.floor(full_rank * keep + 1e-9 * max(1.0, full_rank * keep))))
 
 
-def uniform_ranks(layers: Mapping[str, MatrixCost], keep: float) -> dict[str, int]:
-    """The same fraction of the rank of every layer; the paper's pruning ratio p is 1 − keep."""
-    return {name: uniform_rank(layer.full_rank, keep) for name, layer in layers.items()}
-
-
-def uniform_keep(
-    layers: Mapping[str, MatrixCost], budget: float, cost: Callable[[Mapping[str, int]], int], *, what: str
-) -> float:
-    """The uniform `keep` whose `cost(ranks)` comes closest to `budget` from below.
-
-    `cost` must not fall as ranks grow. Ranks change only where s·keep is whole for some layer, so a bisection over these
-    breakpoints finds the answer exactly. Raises ValueError naming the smallest cost there is if the budget is below it.
-    """
-    sizes = {layer.full_rank for layer in layers.values()}
-    breakpoints: Sequence[float] = sorted({r / s for s in sizes for r in range(1, s + 1)})
-    if not breakpoints:
-        raise ValueError(
-            "no layer of this network was chosen to be factorised: widen `include`, or check the plan's table"
-        )
-    if (smallest := cost(uniform_ranks(layers, 0.0))) > budget:
-        raise ValueError(
-            f"a budget of {budget:,.0f} {what} cannot be met: with every chosen layer at rank 1 the network still has "
-            f"{smallest:,} {what}. Raise the budget or choose more layers."
-        )
-    index = bisect_right(breakpoints, budget, key=lambda keep: cost(uniform_ranks(layers, keep)))
-    return breakpoints[max(0, index - 1)]
+def allowed_ranks(
+    full_rank: int, *, min_rank: int = 1, max_rank: int | None = None, multiple_of: int = 1
+) -> tuple[int, ...]:
+    """The ranks of a layer within these limits, ascending; limits that its full rank cannot meet do not hold for it."""
+    low, high = min(min_rank, full_rank), full_rank if max_rank is None else min(max_rank, full_rank)
+    step = multiple_of if high // multiple_of * multiple_of >= low else 1
+    return tuple(rank for rank in range(low, high + 1) if rank % step == 0)

@@ -1,0 +1,152 @@
+"""From budgets to ranks: what the layers may cost together, and which allocator spends it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lrpet.allocate import Choice, allocate
+from lrpet.ranks import MatrixCost, uniform_rank
+
+#: How a budget is divided among the layers. "uniform": the same fraction of every rank. "energy": most energy kept, as the sum
+#: over the layers of the fraction that each keeps. "threshold": the same fraction of energy pruned from every layer.
+Allocator = Literal["uniform", "energy", "threshold"]
+
+UNITS = {"macs": "multiply-adds", "params": "parameters", "bytes": "bytes"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """A weight that may be factorised: its cost at each rank, and the ranks that it may have."""
+
+    cost: MatrixCost
+    itemsize: int
+    """Bytes of each of its numbers."""
+    ranks: tuple[int, ...]
+    """Allowed ones, ascending."""
+    fixed: int | None = None
+    """A rank that was asked for, whatever the budget."""
+    may_be_dense: bool = True
+
+    def cost_in(self, unit: str, rank: int | None) -> float:
+        """At `rank`, or dense."""
+        if unit == "macs":
+            return self.cost.macs(rank)
+        return self.cost.params(rank) * (self.itemsize if unit == "bytes" else 1)
+
+    def nearest(self, wanted: int) -> int:
+        """The rank that was asked for; else the largest allowed one up to `wanted`, or the smallest there is."""
+        return self.ranks[max(0, bisect_right(self.ranks, wanted) - 1)] if self.fixed is None else self.fixed
+
+    def settled(self, wanted: int) -> int | None:
+        """The same; None, dense, if that saves nothing."""
+        return self.worthwhile(self.nearest(wanted))
+
+    def worthwhile(self, rank: int) -> int | None:
+        """`rank`, unless the layer may stay dense and its factors would save nothing."""
+        return rank if not self.may_be_dense or self.cost.saves(rank) else None
+
+
+Ranks = dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """The candidates, and the limits that hold for them together: budget minus what the rest of the network costs."""
+
+    candidates: Mapping[str, Options]
+    totals: Mapping[str, float]
+    """{unit: cost of the dense network}."""
+    limits: Mapping[str, float]
+    """{unit: most that the compact network may cost}."""
+
+    def cost(self, unit: str, ranks: Mapping[str, int | None]) -> float:
+        """Of the whole network, the candidates at `ranks`."""
+        saved = (each.cost_in(unit, None) - each.cost_in(unit, ranks[name]) for name, each in self.candidates.items())
+        return self.totals[unit] - sum(saved)
+
+    def fits(self, ranks: Mapping[str, int | None]) -> bool:
+        """Whether every limit is kept."""
+        return all(self.cost(unit, ranks) <= limit for unit, limit in self.limits.items())
+
+    def check_possible(self) -> None:
+        """Raise ValueError that names the smallest possible cost if a limit is below it."""
+        if not self.candidates:
+            raise ValueError(
+                "no layer of this network was chosen to be factorised: widen `include`, or check the plan's table"
+            )
+        for unit, limit in self.limits.items():
+            cheapest = {
+                name: min(self._options(each), key=lambda rank, each=each: each.cost_in(unit, rank))  # type: ignore[misc]
+                for name, each in self.candidates.items()
+            }
+            if (smallest := self.cost(unit, cheapest)) > limit:
+                raise ValueError(
+                    f"a budget of {limit:,.0f} {UNITS[unit]} cannot be met: with every chosen layer at its smallest rank the "
+                    f"network still has {smallest:,.0f} {UNITS[unit]}. Raise the budget or choose more layers."
+                )
+
+    def uniform(self) -> tuple[Ranks, float]:
+        """The largest fraction of every rank that fits, and the ranks that it gives."""
+        sizes = {each.cost.full_rank for each in self.candidates.values()}
+
+        def ranks(keep: float) -> Ranks:
+            return {
+                name: each.settled(uniform_rank(each.cost.full_rank, keep)) for name, each in self.candidates.items()
+            }
+
+        keep = self._largest([0.0, *sorted({r / s for s in sizes for r in range(1, s + 1)})], ranks)
+        return ranks(keep), keep
+
+    def threshold(self, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
+        """The smallest fraction of energy that pruning from every layer fits, and the ranks that it gives.
+
+        `kept`: for every candidate the fraction kept at rank 1, 2, …
+        """
+
+        def ranks(kept_everywhere: float) -> Ranks:
+            return {
+                name: each.settled(1 + bisect_right(kept[name], kept_everywhere - 1e-12))
+                for name, each in self.candidates.items()
+            }
+
+        level = self._largest([0.0, *sorted({value for values in kept.values() for value in values})], ranks)
+        return ranks(level), 1 - level
+
+    def most(self, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
+        """The ranks that keep most, summed over the layers, and by how much this can at most be short of the best.
+
+        `kept`: for every candidate the value at rank 1, 2, … and full rank, which is also that of the dense layer.
+        """
+        left = {
+            unit: limit - self.totals[unit] + sum(each.cost_in(unit, None) for each in self.candidates.values())
+            for unit, limit in self.limits.items()
+        }
+        choices = {
+            name: [
+                Choice(
+                    rank,
+                    tuple(each.cost_in(unit, rank) / left[unit] for unit in left),
+                    kept[name][-1] if rank is None else kept[name][rank - 1],
+                )
+                for rank in self._options(each)
+            ]
+            for name, each in self.candidates.items()
+        }
+        found = allocate(choices)
+        return {name: choice.rank for name, choice in found.chosen.items()}, found.bound - found.value
+
+    def _options(self, candidate: Options) -> list[int | None]:
+        if candidate.fixed is not None:
+            return [candidate.fixed]
+        ranks: list[int | None] = [rank for rank in candidate.ranks if candidate.worthwhile(rank) is not None]
+        return [*ranks, None] if candidate.may_be_dense or not ranks else ranks
+
+    def _largest(self, levels: Sequence[float], ranks: Callable[[float], Ranks]) -> float:
+        """The largest of ascending `levels` whose ranks fit. Costs must not fall as the level rises."""
+        index = bisect_right(levels, False, key=lambda level: not self.fits(ranks(level)))
+        if index == 0:
+            raise ValueError("the budgets cannot be met together: raise one of them")
+        return levels[index - 1]

@@ -1,0 +1,251 @@
+"""Ranks from budgets: against brute force, and on networks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from helpers import images, matrix_macs, matrix_params
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import lrpet
+from lrpet.allocate import Allocation, Choice, allocate
+from lrpet.budgets import Options, Spending
+from lrpet.models.factory import create
+from lrpet.ranks import MatrixCost, uniform_rank
+
+quick = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+# ── the knapsack ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def problems(draw: st.DrawFn, budgets: int) -> dict[str, list[Choice]]:
+    def choice(rank: int) -> Choice:
+        return Choice(rank, tuple(draw(st.floats(0, 0.8)) for _ in range(budgets)), draw(st.floats(0, 1)))
+
+    return {str(i): [choice(rank) for rank in range(draw(st.integers(1, 5)))] for i in range(draw(st.integers(1, 4)))}
+
+
+def best(layers: Mapping[str, Sequence[Choice]]) -> float | None:
+    """By trying everything."""
+    values = [
+        sum(choice.value for choice in chosen)
+        for chosen in itertools.product(*layers.values())
+        if all(sum(costs) <= 1 for costs in zip(*(choice.costs for choice in chosen), strict=True))
+    ]
+    return max(values) if values else None
+
+
+def largest_step(layers: Mapping[str, Sequence[Choice]]) -> float:
+    return max(max(c.value for c in choices) - min(c.value for c in choices) for choices in layers.values())
+
+
+@quick
+@given(problems(1))
+def test_one_budget_is_spent_within_a_step_of_the_best(layers: dict[str, list[Choice]]) -> None:
+    optimum = best(layers)
+    if optimum is None:
+        with pytest.raises(ValueError, match="cheapest choices"):
+            allocate(layers)
+        return
+    found = allocate(layers)
+    assert sum(choice.costs[0] for choice in found.chosen.values()) <= 1 + 1e-9
+    assert found.value <= optimum + 1e-9 <= found.bound + 2e-9
+    assert found.bound - found.value <= largest_step(layers) + 1e-9
+
+
+@quick
+@given(problems(2))
+def test_two_budgets_are_both_kept_and_the_bound_holds(layers: dict[str, list[Choice]]) -> None:
+    optimum = best(layers)
+    try:
+        found: Allocation = allocate(layers)
+    except ValueError:
+        return  # no weighing found a start that fits; networks always have one, their choices cost alike
+    assert optimum is not None
+    for budget in (0, 1):
+        assert sum(choice.costs[budget] for choice in found.chosen.values()) <= 1 + 1e-9
+    assert found.value <= optimum + 1e-9 <= found.bound + 2e-9
+
+
+def spectra(sizes: Sequence[tuple[int, int]], seed: int) -> tuple[Spending, dict[str, list[float]]]:
+    """Small layers with random spectra, and what each rank keeps of each."""
+    generator = torch.Generator().manual_seed(seed)
+    candidates, kept = {}, {}
+    for i, (rows, columns) in enumerate(sizes):
+        cost = MatrixCost(rows, columns, positions=1 + i)
+        values = torch.rand(cost.full_rank, generator=generator).sort(descending=True).values.square()
+        kept[str(i)] = (values.cumsum(0) / values.sum()).tolist()
+        candidates[str(i)] = Options(cost, 4, tuple(range(1, cost.full_rank + 1)))
+    totals = {
+        "macs": sum(each.cost.macs() for each in candidates.values()),
+        "params": sum(each.cost.params() for each in candidates.values()),
+    }
+    return Spending(candidates, totals, {}), kept
+
+
+@quick
+@given(
+    st.lists(st.tuples(st.integers(3, 6), st.integers(3, 7)), min_size=1, max_size=4),
+    st.floats(0.1, 1),
+    st.integers(0, 99),
+)
+def test_allocators_against_trying_all_ranks(sizes: list[tuple[int, int]], fraction: float, seed: int) -> None:
+    spending, kept = spectra(sizes, seed)
+    spending = Spending(spending.candidates, spending.totals, {"macs": fraction * spending.totals["macs"]})
+    options = [[rank for rank in each.ranks if each.cost.saves(rank)] + [None] for each in spending.candidates.values()]
+    every = [dict(zip(spending.candidates, ranks, strict=True)) for ranks in itertools.product(*options)]
+
+    def worth(ranks: Mapping[str, int | None]) -> float:
+        return sum(1.0 if rank is None else kept[name][rank - 1] for name, rank in ranks.items())
+
+    fitting = [ranks for ranks in every if spending.fits(ranks)]
+    if not fitting:
+        with pytest.raises(ValueError, match="cannot be met"):
+            spending.check_possible()
+        return
+    spending.check_possible()
+    ranks, short = spending.most(kept)
+    assert spending.fits(ranks)
+    assert worth(ranks) <= max(map(worth, fitting)) + 1e-9 <= worth(ranks) + short + 2e-9
+
+    uniform, keep = spending.uniform()
+    assert spending.fits(uniform)
+    levels = {r / s for s in (min(size) for size in sizes) for r in range(1, s + 1)}
+    possible = [
+        level
+        for level in levels
+        if spending.fits(
+            {n: each.settled(uniform_rank(each.cost.full_rank, level)) for n, each in spending.candidates.items()}
+        )
+    ]
+    assert keep == max(possible, default=0.0)
+
+    threshold, pruned = spending.threshold(kept)
+    assert spending.fits(threshold)
+    for name, rank in threshold.items():
+        assert rank is None or rank == 1 or kept[name][rank - 2] < 1 - pruned + 1e-9  # one less would prune too much
+
+
+# ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+IMAGE = images(1, 3, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    return create("resnet20")
+
+
+@pytest.mark.parametrize("how", ["uniform", "energy", "threshold"])
+@pytest.mark.parametrize(
+    "budgets", [{"macs": 0.45}, {"params": 0.3}, {"bytes": 0.5}, {"macs": 0.5, "params": 0.35}, {"macs": 15_000_000}]
+)
+def test_budgets_are_met_from_below(resnet: nn.Module, budgets: dict[str, Any], how: Any) -> None:
+    plan = lrpet.plan(resnet, IMAGE, allocate=how, **budgets)
+    compact = lrpet.factorize(resnet, plan)
+    assert matrix_macs(compact, IMAGE) == plan.macs
+    assert matrix_params(compact) == plan.params
+    spent = {
+        "macs": plan.macs,
+        "params": plan.params,
+        "bytes": sum(t.nbytes for t in (*compact.parameters(), *compact.buffers())),
+    }
+    whole = {
+        "macs": plan.macs_dense,
+        "params": plan.params_dense,
+        "bytes": sum(t.nbytes for t in (*resnet.parameters(), *resnet.buffers())),
+    }
+    used = [spent[name] / (value if value > 1 else value * whole[name]) for name, value in budgets.items()]
+    assert max(used) <= 1
+    assert max(used) > (0.99 if how != "uniform" else 0.9)  # these layers have few ranks: uniform steps are large
+    assert plan.budget.startswith(", ".join(f"{n}={v:g}" if v <= 1 else f"{n}={v:,.0f}" for n, v in budgets.items()))
+
+
+def test_energy_keeps_more_than_uniform_ranks() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(32, 32, bias=False) for _ in range(4)], nn.Linear(32, 2))
+    with torch.no_grad():
+        for i, decay in enumerate((0.1, 0.3, 1.0, 3.0)):  # of the spectra, from nearly flat to steep
+            layer: Any = model[i]
+            left, _, right = torch.linalg.svd(layer.weight)
+            layer.weight.copy_(left * torch.exp(-decay * torch.arange(32) / 4) @ right)
+    x = images(1, 32)
+
+    def kept(plan: lrpet.Plan) -> float:
+        total = 0.0
+        for layer in plan.layers[:4]:
+            energy = torch.linalg.svdvals(model.get_submodule(layer.name).weight).square()
+            total += (energy[: layer.rank].sum() / energy.sum()).item()
+        return total
+
+    plans = {how: lrpet.plan(model, x, params=0.5, allocate=how) for how in ("uniform", "energy", "threshold")}
+    assert kept(plans["energy"]) > kept(plans["threshold"]) > kept(plans["uniform"])
+    ranks = plans["threshold"].ranks
+    assert ranks["1"] > ranks["2"] > ranks["3"]
+    pruned = [1 - float(plans["threshold"].layers[i].rank is None) for i in range(4)]
+    assert sum(pruned) >= 3
+
+
+def test_worths_of_ones_own_decide() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2))
+    worths = {"0": [0.0] * 16, "1": [1.0] * 16}
+    plan = lrpet.plan(model, images(1, 16), params=0.7, allocate=worths)
+    assert plan.ranks == {"0": 1, "1": 6} or plan.layers[1].rank is None
+    with pytest.raises(ValueError, match="allocate must give '1' 16 worths, one a singular value; got none for it"):
+        lrpet.plan(model, images(1, 16), params=0.7, allocate={"0": [1.0] * 16})
+    with pytest.raises(ValueError, match="a worth that is negative or not finite"):
+        lrpet.plan(model, images(1, 16), params=0.7, allocate={"0": [1.0] * 16, "1": [-1.0] * 16})
+
+
+@pytest.mark.parametrize("how", ["uniform", "energy", "threshold"])
+def test_limits_of_ranks(resnet: nn.Module, how: Any) -> None:
+    plan = lrpet.plan(resnet, IMAGE, macs=0.5, allocate=how, multiple_of=4, min_rank=4, max_rank=28)
+    assert all(rank % 4 == 0 and 4 <= rank <= 28 for rank in plan.ranks.values())
+    assert plan.macs <= 0.5 * plan.macs_dense
+
+
+def test_overrides(resnet: nn.Module) -> None:
+    names = [layer.name for layer in lrpet.plan(resnet, IMAGE, keep=0.5).layers]
+    first = names[0]
+    overrides: dict[str, int | float | None] = {first: None, names[3]: 3, names[4]: 0.5}
+    plan = lrpet.plan(resnet, IMAGE, macs=0.5, overrides=overrides)
+    layers = {layer.name: layer for layer in plan.layers}
+    assert (layers[first].rank, layers[first].reason) == (None, "overridden: stays dense")
+    assert layers[names[3]].rank == 3
+    assert layers[names[4]].rank == min(layers[names[4]].rows, layers[names[4]].columns) // 2
+    assert plan.macs <= 0.5 * plan.macs_dense
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "got none"),
+        ({"keep": 0.5, "macs": 0.5}, "got keep and macs"),
+        ({"macs": -1}, r"macs=-1 must be a fraction .* or above 1 as a whole number of multiply-adds"),
+        ({"macs": float("inf")}, "macs=inf must be a fraction"),
+        ({"params": 2.5}, "params=2.5 must be a fraction"),
+        ({"keep": 0.5, "allocate": "energy"}, "keep leaves nothing to divide"),
+        ({"macs": 0.5, "allocate": "luck"}, "allocate='luck' must be uniform, energy, threshold"),
+        ({"macs": 0.5, "min_rank": 0}, "min_rank=0 must be a whole number, at least 1"),
+        ({"macs": 0.5, "min_rank": 9, "max_rank": 8}, "max_rank=8 is below min_rank=9"),
+        ({"macs": 0.5, "overrides": {"nowhere.*": 3}}, r"overrides names 'nowhere\.\*', which no layer's name is like"),
+        ({"macs": 0.5, "overrides": {"*": 1.5}}, r"overrides gives '\*' 1\.5; it must be a rank, a fraction"),
+        ({"macs": 1000}, r"a budget of 1,000 multiply-adds cannot be met: .* still has [\d,]+ multiply-adds"),
+        ({"macs": 0.9, "params": 1000}, r"a budget of 1,000 parameters cannot be met"),
+    ],
+)
+@pytest.mark.parametrize("how", ["uniform", "energy"])
+def test_impossible_wishes_are_refused(resnet: nn.Module, arguments: dict[str, Any], message: str, how: str) -> None:
+    if "keep" not in arguments and how == "energy":
+        arguments = {"allocate": how, **arguments}
+    with pytest.raises(ValueError, match=message):
+        lrpet.plan(resnet, IMAGE, **arguments)
