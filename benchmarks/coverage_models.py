@@ -273,7 +273,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "swin": (
         "SwinForImageClassification",
-        {"image_size": 64, "patch_size": 4, "embed_dim": 48, "window_size": 4},
+        {"image_size": 64, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
         "image 64",
     ),
     "swin v2": (
