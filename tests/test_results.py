@@ -47,5 +47,12 @@ def test_share_of_training_time() -> None:
         assert f"{100 * case['share']:.4f} %" in README
 
 
+def test_the_readme_counts_the_networks_that_were_tried() -> None:
+    counted = sum(
+        len(result(f"coverage-{library}.json")["models"]) for library in ("timm", "torchvision", "transformers")
+    )
+    assert f"lists {counted} of timm, torchvision and transformers" in README
+
+
 def test_the_coverage_page_is_that_of_the_results() -> None:
     assert (ROOT / "COVERAGE.md").read_text(encoding="utf-8") == coverage_report.page()
