@@ -11,8 +11,10 @@ import torch
 from helpers import images, matrix_macs, matrix_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers import BatchNormAct2d
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 from transformers.pytorch_utils import Conv1D
 
 import lrpet
@@ -529,3 +531,67 @@ def test_a_transformer_with_everything_factorised() -> None:
         masks = {"src_key_padding_mask": padding, "memory_key_padding_mask": padding}
         for arguments in (masks, {**masks, "tgt_mask": causal, "tgt_is_causal": True}):
             torch.testing.assert_close(compact(x, x, **arguments), model(x, x, **arguments), rtol=1e-4, atol=1e-4)
+
+
+# ── batch norms ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Norms(nn.Module):
+    """A frozen norm, a norm with an activation, and pairings that fold into nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_frozen = nn.Conv2d(3, 8, 3)
+        self.frozen = FrozenBatchNorm2d(8)
+        self.to_active = nn.Conv2d(8, 8, 3)
+        self.active = BatchNormAct2d(8)
+        self.to_two = nn.Conv2d(8, 8, 3)
+        self.one, self.other = nn.BatchNorm2d(8), nn.SyncBatchNorm(8)
+        self.first_of_two, self.second_of_two = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.shared = nn.BatchNorm2d(8)
+        self.to_forgetful = nn.Conv2d(8, 8, 1)
+        self.forgetful = nn.BatchNorm2d(8, track_running_stats=False)
+        self.to_group = nn.Conv2d(8, 8, 1)
+        self.group = nn.GroupNorm(2, 8)
+        self.to_plain = nn.Conv2d(8, 8, 1)
+        self.plain = nn.BatchNorm2d(8, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.active(self.to_active(self.frozen(self.to_frozen(x))))
+        x = self.to_two(x)
+        x = self.one(x) + self.other(x)
+        x = self.shared(self.first_of_two(x)) + self.shared(self.second_of_two(x))
+        x = self.group(self.to_group(self.forgetful(self.to_forgetful(x))))
+        return self.plain(self.to_plain(x))  # type: ignore[no-any-return]
+
+
+def test_which_batch_norms_rectify_and_why_others_do_not() -> None:
+    torch.manual_seed(0)
+    model, x = Norms().eval(), images(2, 3, 12, 12)
+    norms: dict[str, Any] = {"to_frozen": model.frozen, "to_active": model.active, "to_plain": model.plain}
+    for norm in norms.values():
+        norm.running_var.uniform_(0.2, 3)
+    plan = lrpet.plan(model, x, keep=0.25, factorize_all=True)
+    found = {layer.name: (layer.batch_norm, layer.reason) for layer in plan.layers}
+    assert found == {
+        "to_frozen": ("frozen", "factorised"),
+        "to_active": ("active", "factorised"),
+        "to_two": (None, "factorised; not rectified: it feeds 2 batch norms"),
+        "first_of_two": (None, "factorised; not rectified: shared takes the output of others too"),
+        "second_of_two": (None, "factorised; not rectified: shared takes the output of others too"),
+        "to_forgetful": (None, "factorised; not rectified: forgetful keeps no running statistics"),
+        "to_group": (None, "factorised"),
+        "to_plain": ("plain", "factorised"),
+    }
+    before = copy.deepcopy(model)
+    lrpet.Projector(model, plan, every=1).step()
+    for name, norm in norms.items():
+        gamma = torch.ones(8) if norm.weight is None else norm.weight
+        alpha = (gamma / (norm.running_var + norm.eps).sqrt()).detach()
+        old: Any = before.get_submodule(name)
+        new: Any = model.get_submodule(name)
+        expected = reference.rectified(old.weight.flatten(1), 2, alpha)
+        torch.testing.assert_close(new.weight.flatten(1).double(), expected, rtol=0, atol=1e-5)
+    compact = lrpet.factorize(model, plan)
+    with torch.no_grad():
+        torch.testing.assert_close(compact(x), model(x), rtol=1e-3, atol=1e-4)
