@@ -11,8 +11,8 @@ import torch
 from helpers import images, matrix_macs, matrix_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timm.layers import BatchNormAct2d
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 from transformers.pytorch_utils import Conv1D
