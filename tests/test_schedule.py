@@ -17,9 +17,9 @@ from lrpet.train.config import make_config
 def schedules(draw: st.DrawFn) -> lrpet.Shrinking:
     first = draw(st.integers(1, 60))
     return lrpet.Shrinking(
-        first,
-        draw(st.integers(1, first)),
-        total_steps=draw(st.integers(1, 500)),
+        draw(st.integers(1, 500)),
+        first=first,
+        last=draw(st.integers(1, first)),
         start=draw(st.floats(0, 1, exclude_max=True)),
     )
 
@@ -29,18 +29,27 @@ def test_intervals_shrink_from_first_to_last(schedule: lrpet.Shrinking) -> None:
     due = [step for step in range(1, schedule.total_steps + 50) if schedule(step)]
     assert due[-1] == schedule.total_steps
     intervals = [after - before for before, after in zip([0, *due], due, strict=False)]
+    first = schedule.first
+    assert first is not None
     whole = intervals[:-1]  # the last may be cut short by the end
     assert whole == sorted(whole, reverse=True)
-    assert all(schedule.last <= interval <= schedule.first for interval in whole)
+    assert all(schedule.last <= interval <= first for interval in whole)
     for step, interval in zip([0, *due], whole, strict=False):
         if step < schedule.start * schedule.total_steps:
-            assert interval == schedule.first
+            assert interval == first
 
 
 def test_an_example_by_hand() -> None:
-    schedule = lrpet.Shrinking(40, 10, total_steps=200, start=0.5)
+    schedule = lrpet.Shrinking(200, first=40, last=10, start=0.5)
     assert [step for step in range(201) if schedule(step)] == [40, 80, 120, 150, 170, 185, 197, 200]
     assert pickle.loads(pickle.dumps(schedule)) == schedule
+
+
+def test_as_it_comes_it_starts_half_way() -> None:
+    due = [step for step in range(1001) if lrpet.Shrinking(1000)(step)]
+    assert due[0] == 500
+    assert due[1] - due[0] == 50  # 500·(5/500)^(1/2)
+    assert due[-1] - due[-2] <= 5
 
 
 @pytest.mark.parametrize(
@@ -61,8 +70,16 @@ def test_bad_schedules_are_refused(options: dict[str, Any], message: str) -> Non
 def test_in_a_config() -> None:
     constant = make_config({"keep": 0.5, "every": 30})
     assert constant.projection_schedule(100) == 30
-    assert make_config({"keep": 0.5}).projection_schedule(100) == 100
-    falling = make_config({"keep": 0.5, "every_last": 5, "epochs": 8, "shrink_from": 0.25})
-    assert falling.projection_schedule(100) == lrpet.Shrinking(100, 5, total_steps=800, start=0.25)
+    assert make_config({"keep": 0.5, "every": "epoch"}).projection_schedule(100) == 100
+    usual = make_config({"keep": 0.5, "epochs": 8}).projection_schedule(100)
+    assert isinstance(usual, lrpet.Shrinking)
+    assert usual.steps == lrpet.Shrinking(800).steps
+    third = make_config({"keep": 0.5, "epochs": 3, "every": 0.25, "every_last": 2, "shrink_from": 0.5})
+    assert third.projection_schedule(100) == lrpet.Shrinking(300, first=75, last=2, start=0.5)
+    for wrong in (0, 0.0, 1.5, -1):
+        with pytest.raises(ValueError, match="must be at least 1, a fraction between 0 and 1, or 'epoch'"):
+            make_config({"keep": 0.5, "every": wrong})
+    falling = make_config({"keep": 0.5, "every": "epoch", "every_last": 5, "epochs": 8, "shrink_from": 0.25})
+    assert falling.projection_schedule(100) == lrpet.Shrinking(800, first=100, last=5, start=0.25)
     with pytest.raises(ValueError, match="every_last=40 must be at most every=30"):
         make_config({"keep": 0.5, "every": 30, "every_last": 40})

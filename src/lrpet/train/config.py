@@ -55,12 +55,21 @@ class Config(BaseModel):
     layers: tuple[str, ...] = _field(
         "compression", (), "factorise only layers whose names are like one of these patterns, such as '*.mlp.*'"
     )
-    every: int | Literal["epoch"] = _field("compression", "epoch", "steps between projections, or 'epoch'")
-    every_last: int | None = _field(
-        "compression", None, "shrink the interval between projections to this many steps by the end", ge=1
+    every: int | float | Literal["epoch"] = _field(
+        "compression", 0.5, "steps between projections, at first: a number, a fraction of all steps, or 'epoch'"
     )
-    shrink_from: float = _field(
-        "compression", 0.5, "with every_last: the fraction of training after which the interval shrinks", ge=0, lt=1
+    every_last: int | None = _field(
+        "compression",
+        None,
+        "shrink that interval to so many steps by the end (default: to 5 if it is a fraction)",
+        ge=1,
+    )
+    shrink_from: float | None = _field(
+        "compression",
+        None,
+        "fraction of training from which it shrinks (default: 0 if it is a fraction, else 0.5)",
+        ge=0,
+        lt=1,
     )
     energy_transfer: bool = _field("compression", True, "hand the pruned energy to the kept singular values")
     rectify: bool = _field("compression", True, "fold batch norms in when projecting")
@@ -111,8 +120,10 @@ class Config(BaseModel):
             )
         if self.method == "dense" and budgets:
             raise ValueError(f"method dense takes no budget; got {' and '.join(budgets)}")
-        if isinstance(self.every, int) and self.every < 1:
-            raise ValueError(f"every={self.every} must be at least 1, or 'epoch'")
+        if not isinstance(self.every, str) and not (
+            self.every >= 1 if isinstance(self.every, int) else 0 < self.every < 1
+        ):
+            raise ValueError(f"every={self.every} must be at least 1, a fraction between 0 and 1, or 'epoch'")
         if self.every_last is not None and isinstance(self.every, int) and self.every_last > self.every:
             raise ValueError(f"every_last={self.every_last} must be at most every={self.every}: intervals shrink")
         if self.schedule == "one-cycle" and self.warmup_epochs:
@@ -125,11 +136,15 @@ class Config(BaseModel):
 
     def projection_schedule(self, steps_per_epoch: int) -> int | Callable[[int], bool]:
         """When to project, as `lrpet.Projector` takes it."""
-        first = steps_per_epoch if self.every == "epoch" else self.every
-        if self.every_last is None:
+        total, last, start = self.epochs * steps_per_epoch, self.every_last, self.shrink_from
+        if isinstance(self.every, float):
+            first = max(1, int(self.every * total))
+            last, start = 5 if last is None else last, 0.0 if start is None else start
+        else:
+            first = steps_per_epoch if self.every == "epoch" else self.every
+        if last is None:
             return first
-        last, total = min(self.every_last, first), self.epochs * steps_per_epoch
-        return Shrinking(first, last, total_steps=total, start=self.shrink_from)
+        return Shrinking(total, first=first, last=min(last, first), start=0.5 if start is None else start)
 
     @property
     def folder(self) -> Path:
