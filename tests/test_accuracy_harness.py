@@ -229,7 +229,7 @@ def made_up(method: str, seed: int, accuracy: float, keep: float | None) -> dict
         **{"macs": 40e6 if keep else 100e6, "macs_dense": 100e6, "params": 3000, "test_accuracy": accuracy - 0.01},
         "test_accuracy_bn_reestimated": accuracy,
         "curve": [{"epoch": i, "val_accuracy": 0.3 * i} for i in (1, 2, 3)],
-        "pruned": [[10, 0.1, 0.4], [20, 0.01, 0.02]] if method == "lrpet" else [],
+        "pruned": [[10, 0.1, 0.4], [20, 0.01, 0.02]] if method == "lrpet_late" else [],
     }
 
 
@@ -237,8 +237,8 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks" / "results" / "accuracy"
     folder.mkdir(parents=True)
     for result in [
-        made_up("lrpet", 0, 0.90, 0.4),
-        made_up("lrpet", 1, 0.92, 0.4),
+        made_up("lrpet_late", 0, 0.90, 0.4),
+        made_up("lrpet_late", 1, 0.92, 0.4),
         made_up("factors", 1, 0.89, 0.4),
         made_up("dense", 0, 0.95, None),
     ]:
@@ -247,7 +247,9 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
     report.main(words)
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| dense (not compact) | 1 | 100.00 M (100%) | 3 k | 94.00 | 95.00 | +5.00 |" in page
-    assert "| LRPET | 2 | 40.00 M (40%) | 3 k | 90.00 ± 1.41 | 91.00 ± 1.41 | – |" in page
+    assert (
+        "| LRPET (from half of the training on) | 2 | 40.00 M (40%) | 3 k | 90.00 ± 1.41 | 91.00 ± 1.41 | – |" in page
+    )
     assert "| factors from scratch | 1 | 40.00 M (40%) | 3 k | 88.00 | 89.00 | -3.00 |" in page  # against the same seed
     figures = sorted(path.name for path in (tmp_path / "benchmarks" / "figures").iterdir())
     assert figures == ["curves-net-set-3.svg", "macs-net-set-3.svg", "pruned-net-set-3.svg"]

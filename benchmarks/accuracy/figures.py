@@ -28,7 +28,7 @@ plt.rcParams.update(
 
 def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -> None:
     """All figures of one network, data set and length of training."""
-    colours = {method: f"C{i % 10}" for i, method in enumerate(titles)}
+    colours = dict(zip(titles, plt.get_cmap("tab20").colors, strict=False))  # type: ignore[attr-defined]
     for kind, plot in (("macs", _macs), ("curves", _curves), ("pruned", _pruned)):
         figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
         plot(axes, results, titles, colours)
@@ -56,19 +56,25 @@ def gradients(results: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _macs(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> None:
+def _macs(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:
     points: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         points[result["method"]][result["macs"]].append(100 * result["test_accuracy_bn_reestimated"])
+    cut = points.pop("truncation", {})
     for i, (method, by_macs) in enumerate(points.items()):
-        x = [macs / 1e6 * (1 + 0.006 * (i % 5 - 2)) for macs in sorted(by_macs)]  # side by side where they coincide
+        x = [
+            macs / 1e6 * (1 + 0.02 * (i - len(points) / 2)) for macs in sorted(by_macs)
+        ]  # side by side where they coincide
         mean = [statistics.mean(by_macs[macs]) for macs in sorted(by_macs)]
         error = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (by_macs[macs] for macs in sorted(by_macs))]
         axes.errorbar(x, mean, error, fmt="o", capsize=3, label=titles[method], color=colours[method])
-    axes.set(xlabel="multiply-adds, M", ylabel="test accuracy, BN re-estimated, %")
+    if cut:
+        values = ", ".join(f"{statistics.mean(values):.1f}" for values in cut.values())
+        axes.plot([], [], "v", color=colours["truncation"], label=f"{titles['truncation']}: {values}, far below")
+    axes.set(xlabel="multiply-adds, M (side by side at each budget)", ylabel="test accuracy, BN re-estimated, %")
 
 
-def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> None:
+def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:
     keep = max((result["keep"] for result in results if result["keep"]), default=None)
     runs: dict[str, list[list[float]]] = defaultdict(list)
     for result in results:
@@ -81,7 +87,7 @@ def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Map
     axes.set(xlabel="epoch", ylabel="validation accuracy in training, %")
 
 
-def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> None:
+def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:
     drawn: set[tuple[str, float]] = set()
     rates: list[list[float]] = []
     for result in results:

@@ -18,13 +18,13 @@ Results = list[dict[str, Any]]
 
 TITLES = {
     "dense": "dense (not compact)",
-    "lrpet": "LRPET",
-    "lrpet_authors": "LRPET, the authors' schedule",
-    "lrpet_late": "LRPET, from half of the training on",
-    "lrpet_late_neither": "projection alone, from half of the training on",
-    "no_energy_transfer": "LRPET without energy transfer",
-    "no_rectification": "LRPET without rectification",
-    "neither": "projection alone",
+    "lrpet_late": "LRPET (from half of the training on)",
+    "lrpet_late_neither": "projection alone (from half on)",
+    "lrpet": "LRPET (from the start, interval shrinking)",
+    "no_energy_transfer": "no energy transfer (from the start)",
+    "no_rectification": "no rectification (from the start)",
+    "neither": "projection alone (from the start)",
+    "lrpet_authors": "LRPET (the authors' schedule)",
     "truncation": "dense, cut at the end",
     "svd_retrain": "dense, SVD, retrained",
     "factors": "factors from scratch",
@@ -32,6 +32,8 @@ TITLES = {
     "trp": "TRP",
     "pruning": "channel pruning, retrained",
 }
+#: What others are compared with.
+LEADING = "lrpet_late"
 VERDICTS = Path(__file__).with_name("verdicts.md")
 
 INTRODUCTION = """\
@@ -69,10 +71,13 @@ def spread(values: list[float]) -> str:
 
 
 def against(results: Results, reference: Results, key: str) -> str:
-    """The mean difference over the seeds that both have, in points."""
+    """The difference in points, mean ± standard deviation over the seeds that both have."""
     by_seed = {result["seed"]: result[key] for result in reference}
     differences = [result[key] - by_seed[result["seed"]] for result in results if result["seed"] in by_seed]
-    return f"{100 * statistics.mean(differences):+.2f}" if differences and results != reference else "–"
+    if not differences or results == reference:
+        return "–"
+    mean = f"{100 * statistics.mean(differences):+.2f}"
+    return mean if len(differences) == 1 else f"{mean} ± {100 * statistics.stdev(differences):.2f}"
 
 
 def table(results: Results, keep: float) -> list[str]:
@@ -82,14 +87,14 @@ def table(results: Results, keep: float) -> list[str]:
         if result["keep"] in (None, keep):
             methods[result["method"]].append(result)
     lines = [
-        "| method | seeds | multiply-adds | parameters | test accuracy | BN re-estimated | against LRPET |",
+        "| method | seeds | multiply-adds | parameters | test accuracy | BN re-estimated | against the first LRPET |",
         "|---|---|---|---|---|---|---|",
     ]
     key = "test_accuracy_bn_reestimated"
     for method, rows in methods.items():
         macs = f"{rows[0]['macs'] / 1e6:.2f} M ({rows[0]['macs'] / rows[0]['macs_dense']:.0%})"
         accuracy = [spread([row[each] for row in rows]) for each in ("test_accuracy", key)]
-        difference = against(rows, methods.get("lrpet", []), key)
+        difference = against(rows, methods.get(LEADING, []), key)
         cells = (TITLES[method], str(len(rows)), macs, f"{rows[0]['params'] / 1e3:.0f} k", *accuracy, difference)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
