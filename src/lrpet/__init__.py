@@ -11,15 +11,18 @@ In a training loop of your own:
     lrpet.save(compact, "compact/")
 """
 
+from lrpet.descent import Descent
 from lrpet.factorize import factorize
 from lrpet.files import load, read_metadata, save
 from lrpet.plan import LayerPlan, Plan
 from lrpet.planner import plan
 from lrpet.projector import Projector
 from lrpet.schedule import Shrinking
+from lrpet.sensitivity import sensitivity
 from lrpet.statistics import LayerReport, Report
 
 __all__ = [
+    "Descent",
     "LayerPlan",
     "LayerReport",
     "Plan",
@@ -31,4 +34,5 @@ __all__ = [
     "plan",
     "read_metadata",
     "save",
+    "sensitivity",
 ]

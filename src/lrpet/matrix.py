@@ -174,9 +174,9 @@ def channels_of(module: nn.Module) -> int:
     return shape_of(module).rows
 
 
-def unfold(module: nn.Module, unfolding: Unfolding = "channel") -> Tensor:
-    """The weight as matrices, shape (groups, rows/groups, columns). A view where strides allow it."""
-    weight, shape = weight_of(module), shape_of(module, unfolding)
+def unfold(module: nn.Module, unfolding: Unfolding = "channel", *, of: Tensor | None = None) -> Tensor:
+    """The weight, or a tensor `of` its shape, as matrices (groups, rows/groups, columns). A view where strides allow it."""
+    weight, shape = weight_of(module) if of is None else of, shape_of(module, unfolding)
     if is_transformers_conv1d(module):
         return weight.mT[None]
     if isinstance(module, _ConvTransposeNd):

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from lrpet.descent import Descent
 from lrpet.matrix import fold, row_scale, scale_of_rows, unfold, weight_of
 from lrpet.plan import Plan
 from lrpet.projection import Projection, project
@@ -38,6 +39,7 @@ class Projector:
         energy_transfer: Hand the energy of the pruned singular values to the kept ones.
         rectify: Fold each layer's batch norm in, where the plan has one.
         tail_scale: ρ in [0, 1): multiply the pruned singular values by this instead of 0.
+        ranks: Ranks that fall to the plan's while training, see `lrpet.Descent`; else they are the plan's from the start.
         solver: How leading subspaces are found, see `lrpet.subspace`: "auto" starts from the last projection's where it can;
             "eigh" and "svd" always start afresh.
         basis_memory: Bytes that the bases kept for "auto" may take; all of them if None. See `basis_bytes`.
@@ -55,6 +57,7 @@ class Projector:
         energy_transfer: bool = True,
         rectify: bool = True,
         tail_scale: float = 0.0,
+        ranks: Descent | None = None,
         solver: Solver = "auto",
         basis_memory: int | None = None,
     ) -> None:
@@ -71,6 +74,7 @@ class Projector:
         self.energy_transfer = energy_transfer
         self.rectify = rectify
         self.tail_scale = tail_scale
+        self.descent = ranks
         self.solver = solver
         self.basis_memory = basis_memory
         self.steps = 0
@@ -81,14 +85,10 @@ class Projector:
         """Layers, over all projections, whose first solution was not good enough: a warm start that was too far off."""
         self.last: Report | None = None
         """Report of the latest projection."""
-        self._unfoldings = {layer.name: layer.unfolding for layer in plan.layers}
-        self._layers = _first_users(plan.modules(model))
-        partners = {layer.name: layer.batch_norm for layer in plan.layers if rectify and layer.batch_norm is not None}
-        self._batch_norms = {name: model.get_submodule(partner) for name, partner in partners.items()}
-        self._ranks = {name: plan.ranks[name] for name in self._layers}
-        self._stacks = self._stacked_layers()
+        self._model = model
         self._bases: dict[str, Tensor] = {}
         self._waits: dict[str, tuple[int, int]] = {}  # projections to let pass before a warm start is tried again
+        self._adopt(plan)
 
     def step(self) -> Report | None:
         """Count one optimizer step; project if one is due, and then return its report."""
@@ -105,6 +105,8 @@ class Projector:
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
         start = time.perf_counter()
+        if self.descent is not None:
+            self._descend(self.descent)
         scales = {name: self._rows(name, row_scale(norm)) for name, norm in self._batch_norms.items()}
         energies = self._finite_energies(scales)
         found = self._subspaces(scales, energies)
@@ -116,6 +118,30 @@ class Projector:
         self.last = Report(self.steps, self._ranks, projections)
         self.seconds += time.perf_counter() - start
         return self.last
+
+    def _adopt(self, plan: Plan) -> None:
+        """Let this plan be in force, at its ranks. Raises ValueError if it is another network's."""
+        layers = _first_users(plan.modules(self._model))
+        chosen = [layer for layer in plan.layers if layer.name in layers]
+        self.plan, self._layers = plan, layers
+        self._unfoldings = {layer.name: layer.unfolding for layer in chosen}
+        partners = {layer.name: layer.batch_norm for layer in chosen if self.rectify and layer.batch_norm is not None}
+        self._batch_norms = {name: self._model.get_submodule(partner) for name, partner in partners.items()}
+        self._set_ranks({name: plan.ranks[name] for name in layers})
+
+    def _set_ranks(self, ranks: dict[str, int]) -> None:
+        """What each layer is projected to; a basis of another rank is none to start from."""
+        self._ranks = ranks
+        self._stacks = self._stacked_layers()
+        self._bases = {name: basis for name, basis in self._bases.items() if basis.shape[-1] == ranks.get(name)}
+
+    def _descend(self, descent: Descent) -> None:
+        """The ranks of this step; by a new plan, if one is made for every projection."""
+        if descent.replan is not None and descent.progress(self.steps) < 1:
+            self._adopt(descent.replan())
+        entries = {layer.name: layer for layer in self.plan.layers}
+        full = {name: entries[name].shape.full_rank for name in self._layers}
+        self._set_ranks({name: descent.rank(full[name], self.plan.ranks[name], self.steps) for name in self._layers})
 
     def projected_copy(self, model: nn.Module) -> nn.Module:
         """A projected deep copy of another `model` of the same structure, such as a moving average of the weights.
@@ -268,16 +294,19 @@ class Projector:
             "steps": self.steps,
             "seconds": self.seconds,
             "ranks": self.plan.ranks,
+            **({"plan": self.plan.to_dict()} if self.descent is not None else {}),
             "waits": {name: list(wait) for name, wait in self._waits.items()},
             "bases": dict(self._bases),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`. Raises ValueError if it belongs to a projector with other layers or ranks."""
-        optional = {"bases", "waits"}
+        optional = {"bases", "waits", "plan"}
         needed = self.state_dict().keys() - optional
         if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
+        if self.descent is not None and "plan" in state:
+            self._adopt(Plan.from_dict(state["plan"]))
         if state["ranks"] != self.plan.ranks:
             changed = sorted(dict(state["ranks"].items() ^ self.plan.ranks.items()))
             raise ValueError(
@@ -287,7 +316,8 @@ class Projector:
         bases = state.get("bases") or {}
         for name, basis in bases.items():
             shape = self._matrices(name).shape if name in self._layers else None
-            if shape is None or basis.shape != (shape[0], min(shape[1:]), self._ranks[name]):
+            rank = basis.shape[-1] if self.descent is not None else self._ranks.get(name)
+            if shape is None or basis.shape != (shape[0], min(shape[1:]), rank):
                 raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self._waits = {name: (int(waiting), int(pause)) for name, (waiting, pause) in state.get("waits", {}).items()}

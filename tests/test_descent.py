@@ -1,0 +1,221 @@
+"""Ranks that fall while training, and what singular values are worth."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from helpers import images
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import lrpet
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 3),
+        nn.Flatten(),
+        nn.Linear(192, 4),
+    )
+
+
+X, Y = images(16, 3, 6, 6), torch.arange(16) % 4
+
+
+def rank_of(weight: Any) -> int:
+    values = torch.linalg.svdvals(weight.detach().flatten(1))
+    return int((values > 1e-5 * values[0]).sum())
+
+
+def train(model: nn.Module, projector: lrpet.Projector, steps: int) -> list[dict[str, int]]:
+    """The ranks of each projection."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    seen = []
+    for _ in range(steps):
+        nn.functional.cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        if (report := projector.step()) is not None:
+            seen.append({name: layer.rank for name, layer in report.layers.items()})
+    return seen
+
+
+# ── descent ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(
+    st.integers(1, 300),
+    st.floats(0, 0.9),
+    st.floats(0.01, 1),
+    st.sampled_from(["cubic", "linear", "step"]),
+    st.integers(1, 64),
+    st.data(),
+)
+def test_ranks_fall_from_full_to_planned(
+    total: int, start: float, length: float, shape: Any, full: int, data: st.DataObject
+) -> None:
+    end = min(1.0, start + length)
+    planned = data.draw(st.integers(1, full))
+    descent = lrpet.Descent(total, start=start, end=end, shape=shape)
+    ranks = [descent.rank(full, planned, step) for step in range(total + 1)]
+    assert ranks == sorted(ranks, reverse=True)
+    assert ranks[0] == full
+    assert all(rank == full for step, rank in enumerate(ranks) if step <= start * total)
+    assert all(rank == planned for step, rank in enumerate(ranks) if step >= end * total * (1 + 1e-9))
+    assert ranks[-1] == planned
+
+
+def test_the_shapes_by_hand() -> None:
+    steps = (0, 25, 50, 100)
+    assert [lrpet.Descent(100, end=1.0, shape="linear").rank(20, 4, step) for step in steps] == [20, 16, 12, 4]
+    assert [lrpet.Descent(100, end=1.0).rank(20, 4, step) for step in steps] == [20, 11, 6, 4]
+    assert [lrpet.Descent(100, end=1.0, shape="step").rank(20, 4, step) for step in (0, 24, 25, 74, 100)] == [
+        20,
+        20,
+        16,
+        12,
+        4,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"total_steps": 0}, "total_steps=0"),
+        ({"start": 0.7}, "start=0.7 must be at least 0 and below end=0.6"),
+        ({"end": 1.1}, "end=1.1"),
+        ({"shape": "square"}, "shape='square' must be one of cubic, linear, step"),
+    ],
+)
+def test_a_bad_descent_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lrpet.Descent(**{"total_steps": 100, **options})
+
+
+def test_weights_follow_the_ranks_down() -> None:
+    model = network()
+    plan = lrpet.plan(model, X[:1], keep=0.25)
+    assert plan.ranks == {"0": 3, "3": 3}
+    projector = lrpet.Projector(model, plan, every=2, ranks=lrpet.Descent(20, end=0.5, shape="linear"))
+    seen = train(model, projector, 20)
+    assert [ranks["3"] for ranks in seen] == [10, 8, 7, 5, 3, 3, 3, 3, 3, 3]
+    assert rank_of(model.get_submodule("3").weight) == 3
+    compact = lrpet.factorize(model, projector.plan)
+    torch.testing.assert_close(compact.eval()(X), model.eval()(X), rtol=1e-3, atol=1e-4)
+
+
+def falling(model: nn.Module) -> lrpet.Projector:
+    def replan() -> lrpet.Plan:
+        return lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
+
+    return lrpet.Projector(model, replan(), every=2, ranks=lrpet.Descent(16, end=0.75, replan=replan))
+
+
+def test_ranks_are_allocated_anew_until_they_are_frozen() -> None:
+    model = network()
+    projector = falling(model)
+    at_first = projector.plan
+    with torch.no_grad():  # spectra of training are not those of the start
+        weight: Any = model[3].weight
+        left, values, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+        weight.copy_(((left * (values * torch.exp(-torch.arange(12.0)))) @ right).view_as(weight))
+    train(model, projector, 4)
+    assert projector.plan != at_first
+    assert projector.plan.macs <= 0.4 * projector.plan.macs_dense
+    train(model, projector, 12)
+    frozen = projector.plan
+    train(model, projector, 4)
+    assert projector.plan == frozen
+    for name, module in frozen.modules(model).items():
+        assert rank_of(module.weight) <= frozen.ranks[name]
+
+
+@pytest.mark.parametrize("cut", [6, 14])
+def test_a_descent_resumes_where_it_was(cut: int) -> None:
+    whole = network()
+    train(whole, falling(whole), 20)
+    model = network()
+    first = falling(model)
+    train(model, first, cut)
+    state = copy.deepcopy(first.state_dict())
+    again = network(1)
+    again.load_state_dict(model.state_dict())
+    resumed = falling(again)
+    resumed.load_state_dict(state)
+    assert resumed.plan == first.plan
+    train(again, resumed, 20 - cut)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+# ── sensitivity ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def test_the_worth_of_a_singular_value_is_the_square_of_its_derivative() -> None:
+    """Against finite differences: take a little of one singular value away, and see what the loss does."""
+    model = network().double().eval()
+    with torch.no_grad():
+        model[1].running_var.uniform_(0.3, 2)  # type: ignore[operator]
+        model[1].weight.uniform_(0.5, 2)  # type: ignore[operator]
+    x = X.double()
+    plan = lrpet.plan(model, x[:1], keep=1.0, factorize_all=True)
+    batches = [(x[:8], Y[:8]), (x[8:], Y[8:])]
+    worths = lrpet.sensitivity(model, plan, batches, loss)
+    assert {name: len(values) for name, values in worths.items()} == {"0": 12, "3": 12}
+    norm: Any = model[1]
+    alpha = norm.weight / (norm.running_var + norm.eps).sqrt()
+    for name, scale in (("0", alpha.detach()), ("3", torch.ones(12, dtype=torch.float64))):
+        layer: Any = model.get_submodule(name)
+        matrix = layer.weight.detach().flatten(1)
+        right = torch.linalg.svd(scale[:, None] * matrix, full_matrices=False).Vh
+        for i in (0, 3, 11):
+            part = (matrix @ right[i][:, None] @ right[i][None]).view_as(layer.weight)
+            expected = 0.0
+            for batch in batches:
+                values = []
+                for step in (1e-5, -1e-5):
+                    with torch.no_grad():
+                        layer.weight.add_(step * part)
+                        values.append(loss(model, batch).item())
+                        layer.weight.sub_(step * part)
+                expected += ((values[0] - values[1]) / 2e-5) ** 2 / 2
+            assert worths[name][i] == pytest.approx(expected, rel=1e-4, abs=1e-12)
+
+
+def test_sensitivity_leaves_the_model_as_it_was_and_allocates() -> None:
+    model = network().train()
+    model[1].eval()
+    nn.functional.cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
+    before = copy.deepcopy(model.state_dict())
+    gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    plan = lrpet.plan(model, X[:1], keep=1.0, factorize_all=True)
+    worths = lrpet.sensitivity(model, plan, [(X, Y)], loss)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    after = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(torch.equal(a, b) for a, b in zip(gradients, after, strict=True))
+    assert (model.training, model[1].training) == (True, False)
+    allocated = lrpet.plan(model, X[:1], macs=0.4, allocate=worths)
+    assert allocated.macs <= 0.4 * allocated.macs_dense
+    assert "most worth" in allocated.budget
+
+
+def test_bad_batches_are_refused() -> None:
+    model = network()
+    plan = lrpet.plan(model, X[:1], keep=1.0, factorize_all=True)
+    with pytest.raises(ValueError, match="at least one batch"):
+        lrpet.sensitivity(model, plan, [], loss)
+    with pytest.raises(ValueError, match="the loss of batch 1 is nan"):
+        lrpet.sensitivity(model, plan, [(X * float("nan"), Y)], loss)
+    assert all(parameter.requires_grad for parameter in model.parameters())
