@@ -20,8 +20,9 @@ def sensitivity(
     """{layer name: worth of its 1st, 2nd, … singular value}, for `lrpet.plan(allocate=...)`.
 
     Pruning the i-th singular value takes W·vᵢ·vᵢᵀ away from the weight W, vᵢ the right singular vectors of W with its batch
-    norm folded in. To first order the loss changes by ⟨G, W·vᵢ·vᵢᵀ⟩, G its gradient. At a minimum these changes average to nothing,
-    and half of their mean square over batches is the change to second order, the Fisher information standing for the Hessian:
+    norm folded in. To first order the loss changes by ⟨G, W·vᵢ·vᵢᵀ⟩, G its gradient. At a minimum these changes average to
+    nothing, and half of their mean square over batches is the change to second order, the Fisher information standing for
+    the Hessian:
 
         worth(i) = mean over batches of ⟨G·vᵢ, W·vᵢ⟩²        (summed over the groups of a convolution)
 
