@@ -50,7 +50,7 @@ def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "resnet20", "--macs", "0.0001"], "cannot be met"),
         (["train", "--keep", "1.5"], "keep='1.5'"),
         (["train", "--keep", "0.5", "--data", "mnist-1d"], "mnist-1d"),
-        (["train"], "exactly one budget"),
+        (["train"], "takes keep, or budgets of macs"),
         (["train", "--keep", "0.5", "--every", "sometimes"], "every"),
         (["train", "missing.yaml"], "there is no recipe missing.yaml"),
         (["eval", "nowhere"], "nowhere"),

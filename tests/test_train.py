@@ -22,6 +22,7 @@ QUICK: dict[str, Any] = {
     "model": "resnet20",
     "data": "digits",
     "macs": 0.5,
+    "every": "epoch",
     "epochs": 2,
     "batch_size": 128,
     "device": "cpu",
@@ -92,10 +93,14 @@ class Killed(Exception):
     """Stands for a process that died."""
 
 
-@pytest.mark.parametrize("every", ["epoch", 7])
-def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | str) -> None:
+@pytest.mark.parametrize(
+    "projecting", [{"every": "epoch"}, {"every": 7}, {"every": 3, "descent": 0.8, "allocate": "energy"}]
+)
+def test_killed_run_resumes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, projecting: dict[str, Any]
+) -> None:
     """Killed in the middle of an epoch, after steps that the checkpoint does not hold."""
-    changes: dict[str, Any] = {"epochs": 3, "every": every, "schedule": "cosine", "crop_padding": 1}
+    changes: dict[str, Any] = {"epochs": 3, "schedule": "cosine", "crop_padding": 1, **projecting}
     run(quick(tmp_path / "whole", **changes))
 
     taken = 0
@@ -120,6 +125,21 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     steps = [[(line["kind"], line["step"]) for line in lines(tmp_path / name)] for name in ("whole", "cut")]
     assert steps[0] == steps[1]
+
+
+def test_ranks_that_fall_to_a_budget_divided_by_energy(tmp_path: Path) -> None:
+    options = {"every": 4, "descent": 0.6, "allocate": "energy", "multiple_of": 2, "macs": 0.4, "params": 0.5}
+    summary = run(quick(tmp_path / "run", epochs=3, **options))
+    plan = lrpet.Plan.from_json((tmp_path / "run" / "plan.json").read_text())
+    assert summary["budget"] == plan.budget
+    assert plan.budget.startswith("macs=0.4, params=0.5 (most energy")
+    assert summary["macs"] == plan.macs <= 0.4 * summary["macs_dense"]
+    assert summary["params"] == plan.params <= 0.5 * summary["params_dense"]
+    assert all(rank % 2 == 0 for rank in plan.ranks.values())
+    loaded = lrpet.load(tmp_path / "run" / "compact")
+    assert loaded.lrpet_plan == plan
+    with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
+        quick(tmp_path / "other", allocate="energy")
 
 
 def test_resume_without_a_checkpoint_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,8 @@ class Phase:
     config: Config
     metrics: list[dict[str, Any]]
     seconds: Mapping[str, float]
+    plan: lrpet.Plan
+    """The one in force at its end."""
 
 
 class Run:
@@ -116,7 +118,7 @@ class Run:
             RunFolder.check(config, resume=True)
             with RunFolder.opened(config, plan) as opened, console.run(config, plan):
                 trained = fit(network, plan, config, self.task, opened, console, before_step=before_step)
-                self.phases.append(Phase(config, opened.metrics(), trained.seconds))
+                self.phases.append(Phase(config, opened.metrics(), trained.seconds, trained.plan))
         return trained.network
 
     def _config(self, folder: str | Path, keep: float | None, changes: Mapping[str, Any]) -> Config:

@@ -48,6 +48,29 @@ def train_with_neither(run: Run) -> nn.Module:
     return _train(run, energy_transfer=False, rectify=False)
 
 
+def train_falling(run: Run) -> nn.Module:
+    """Ranks that fall to the plan's over six tenths of the training, a projection every 50 steps; then ever more often."""
+    return _train(run, **_falling(run))
+
+
+def train_falling_by_energy(run: Run) -> nn.Module:
+    """The same, the plan's multiply-adds allocated anew at every projection: to keep most energy."""
+    return _train(run, **_falling(run), **_macs(run), allocate="energy")
+
+
+def train_falling_by_threshold(run: Run) -> nn.Module:
+    """The same, pruning the same fraction of every layer's energy."""
+    return _train(run, **_falling(run), **_macs(run), allocate="threshold")
+
+
+def _falling(run: Run) -> dict[str, Any]:
+    return {"every": 50, "shrink_from": 0.6, "descent": 0.6}
+
+
+def _macs(run: Run) -> dict[str, Any]:
+    return {"keep": None, "macs": run.plan.macs / run.plan.macs_dense}
+
+
 def _late(run: Run) -> dict[str, Any]:
     steps = run.cell.epochs * (len(run.task.train) // run.options["batch_size"])
     return {"every": steps // 2, "shrink_from": 0.0}
@@ -55,4 +78,4 @@ def _late(run: Run) -> dict[str, Any]:
 
 def _train(run: Run, **changes: Any) -> nn.Module:
     network = run.fit("train", run.network(), plan=run.plan, **{**SCHEDULE, **changes})
-    return lrpet.factorize(network, run.plan)
+    return lrpet.factorize(network, run.phases[-1].plan)

@@ -50,8 +50,23 @@ class Config(BaseModel):
         "compression", "lrpet", "train a low-rank network, or the dense one as it is"
     )
     keep: float | None = _field("compression", None, "budget: fraction of every layer's rank to keep", gt=0, le=1)
-    macs: float | None = _field("compression", None, "budget: fraction of the dense multiply-adds", gt=0, le=1)
-    params: float | None = _field("compression", None, "budget: fraction of the dense parameters", gt=0, le=1)
+    macs: float | None = _field(
+        "compression", None, "budget: multiply-adds, their number or fraction of the dense", gt=0
+    )
+    params: float | None = _field("compression", None, "budget: parameters, likewise", gt=0)
+    bytes: float | None = _field("compression", None, "budget: bytes of all parameters and buffers, likewise", gt=0)
+    descent: float | None = _field(
+        "compression", None, "let ranks fall from full to the budget's over this fraction of training", gt=0, le=1
+    )
+    descent_shape: Literal["cubic", "linear", "step"] = _field("compression", "cubic", "how they fall")
+    allocate: Literal["uniform", "energy", "threshold"] = _field(
+        "compression",
+        "uniform",
+        "divide the budget among the layers: equally, or, with descent, by the spectra on the way",
+    )
+    min_rank: int = _field("compression", 1, "no lower rank than this", ge=1)
+    max_rank: int | None = _field("compression", None, "no higher rank than this", ge=1)
+    multiple_of: int = _field("compression", 1, "only ranks that are multiples of this", ge=1)
     layers: tuple[str, ...] = _field(
         "compression", (), "factorise only layers whose names are like one of these patterns, such as '*.mlp.*'"
     )
@@ -113,10 +128,15 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        budgets = [name for name in ("keep", "macs", "params") if getattr(self, name) is not None]
-        if self.method == "lrpet" and len(budgets) != 1:
+        budgets = [name for name in ("keep", "macs", "params", "bytes") if getattr(self, name) is not None]
+        if self.method == "lrpet" and (not budgets or ("keep" in budgets and len(budgets) > 1)):
             raise ValueError(
-                f"method lrpet takes exactly one budget of keep, macs and params; got {' and '.join(budgets) or 'none'}"
+                f"method lrpet takes keep, or budgets of macs, params and bytes; got {' and '.join(budgets) or 'none'}"
+            )
+        if self.allocate != "uniform" and (self.descent is None or self.keep is not None):
+            raise ValueError(
+                f"allocate={self.allocate} divides a budget of macs, params or bytes by the spectra of trained weights: it "
+                "goes with such a budget, and with descent, which lets the ranks follow them"
             )
         if self.method == "dense" and budgets:
             raise ValueError(f"method dense takes no budget; got {' and '.join(budgets)}")

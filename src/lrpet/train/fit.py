@@ -20,7 +20,7 @@ from lrpet.train.console import Console
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, score
 from lrpet.train.optim import make_optimizer, make_schedule
-from lrpet.train.task import Task
+from lrpet.train.task import Task, make_plan
 
 
 @dataclass
@@ -28,6 +28,8 @@ class Trained:
     """A network after its last step and projection, on the CPU."""
 
     network: nn.Module
+    plan: lrpet.Plan
+    """The one in force at the end."""
     device: torch.device
     seconds: dict[str, float]
     """Wall time of training, with projections ("training"), and of projections ("projecting"); processor time ("cpu")."""
@@ -79,6 +81,7 @@ def _fit(
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
+        ranks=_descent(config, network, task, len(steps)),
         solver=config.solver,
     )
     augment = Augment(config, len(task.dataset.classes))
@@ -120,7 +123,23 @@ def _fit(
     projector.project()
     network = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).to("cpu")
     seconds = {"training": progress.seconds, "projecting": projector.seconds, "cpu": progress.cpu_seconds}
-    return Trained(network, accelerator.device, seconds)
+    return Trained(network, projector.plan, accelerator.device, seconds)
+
+
+def _descent(config: Config, network: nn.Module, task: Task, steps_per_epoch: int) -> lrpet.Descent | None:
+    if config.descent is None:
+        return None
+
+    def replan() -> lrpet.Plan:
+        device = next(network.parameters()).device
+        return make_plan(config, network, task.example.to(device), allocate=config.allocate)
+
+    return lrpet.Descent(
+        config.epochs * steps_per_epoch,
+        end=config.descent,
+        shape=config.descent_shape,
+        replan=None if config.allocate == "uniform" else replan,
+    )
 
 
 def _accelerator(config: Config) -> Accelerator:

@@ -156,6 +156,12 @@ class RunFolder:
         """Everything logged so far."""
         return [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
 
+    def write_plan(self, plan: Plan) -> None:
+        """Replace the plan that training began with by the one in force at its end."""
+        temporary = self.path / ".plan.json"
+        temporary.write_text(plan.to_json() + "\n", encoding="utf-8")
+        temporary.replace(self.path / "plan.json")
+
     def write_summary(self, summary: dict[str, Any], table: str) -> None:
         """Write summary.json, and the same as a table in summary.txt."""
         for name, text in (("summary.txt", table), ("summary.json", json.dumps(summary, indent=1) + "\n")):

@@ -43,6 +43,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     with RunFolder.opened(config, task.plan) as folder, console.run(config, task.plan):
         source = provenance()  # of the code that trains, should it change meanwhile
         trained = fit(task.network, task.plan, config, task, folder, console)
+        folder.write_plan(trained.plan)
         summary = {**_finish(config, task, folder, trained), **source}
         folder.write_summary(summary, as_text(summary_table([summary])))
         console.summary(summary)
@@ -53,7 +54,7 @@ def _finish(config: Config, task: Task, folder: RunFolder, trained: Trained) -> 
     """Factorise, save, read back from disk, and measure what was read back."""
     device = trained.device
     validation = task.batches(config, task.validation, device, training=False)
-    compact = lrpet.factorize(trained.network, task.plan)
+    compact = lrpet.factorize(trained.network, trained.plan)
     as_it_comes = score(compact.to(device), validation).accuracy if len(task.validation) else None
     if config.reestimate_bn:
         update_bn(task.batches(config, task.train, device, training=True), compact)
@@ -73,13 +74,13 @@ def _finish(config: Config, task: Task, folder: RunFolder, trained: Trained) -> 
         "model": config.model,
         "data": config.data,
         "method": config.method,
-        "budget": task.plan.budget,
+        "budget": trained.plan.budget,
         "epochs": config.epochs,
         "seed": config.seed,
-        "macs_dense": task.plan.macs_dense,
-        "macs": task.plan.macs,
-        "params_dense": task.plan.params_dense,
-        "params": task.plan.params,
+        "macs_dense": trained.plan.macs_dense,
+        "macs": trained.plan.macs,
+        "params_dense": trained.plan.params_dense,
+        "params": trained.plan.params,
         "bytes_dense": sizes["dense"],
         "bytes": sizes["compact"],
         "cpu_milliseconds_dense": of_one["dense"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Task:
             arguments=config.model_args,
         )
         example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
-        return cls(dataset, train_part, validation, network, _plan(config, network, example), example)
+        return cls(dataset, train_part, validation, network, make_plan(config, network, example), example)
 
     def batches(self, config: Config, images: data.Images, device: torch.device, *, training: bool) -> data.Batches:
         """Batches of `images`, a part of the data; shuffled and augmented for training."""
@@ -67,7 +68,14 @@ class Task:
         )
 
 
-def _plan(config: Config, network: nn.Module, example: Tensor) -> lrpet.Plan:
+def make_plan(
+    config: Config,
+    network: nn.Module,
+    example: Tensor,
+    *,
+    allocate: Literal["uniform", "energy", "threshold"] = "uniform",
+) -> lrpet.Plan:
+    """What the config's budget means for `network` with its weights as they are."""
     if config.method == "dense":
         return lrpet.plan(network, example, ranks={})
     return lrpet.plan(
@@ -76,6 +84,11 @@ def _plan(config: Config, network: nn.Module, example: Tensor) -> lrpet.Plan:
         keep=config.keep,
         macs=config.macs,
         params=config.params,
+        bytes=config.bytes,
+        allocate=allocate,
+        min_rank=config.min_rank,
+        max_rank=config.max_rank,
+        multiple_of=config.multiple_of,
         rectify=config.rectify,
         include=_chosen(config.layers) if config.layers else None,
         factorize_all=config.factorize_all,
