@@ -50,7 +50,7 @@ def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "resnet20", "--macs", "0.0001"], "cannot be met"),
         (["train", "--keep", "1.5"], "keep='1.5'"),
         (["train", "--keep", "0.5", "--data", "mnist-1d"], "mnist-1d"),
-        (["train"], "takes keep, or budgets of macs"),
+        (["train"], "takes keep, or a plan, or budgets of macs"),
         (["train", "--keep", "0.5", "--every", "sometimes"], "every"),
         (["train", "missing.yaml"], "there is no recipe missing.yaml"),
         (["eval", "nowhere"], "nowhere"),
@@ -91,6 +91,15 @@ def test_bad_recipes(text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"recipe\.yaml|keep"):
         read_config(tmp_path / "recipe.yaml")
+
+
+def test_none_takes_back_what_a_recipe_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("keep: 0.5\n")
+    assert main(["train", str(recipe), "--keep", "none", "--macs", "0.4", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "keep: null\n" in printed
+    assert "macs: 0.4\n" in printed
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""The command line: `lrpet train`, `lrpet plan`, `lrpet eval`."""
+"""The command line: `lrpet train`, `lrpet plan`, `lrpet search`, `lrpet eval`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _add_train(commands)
         _add_plan(commands)
+        _add_search(commands)
         _add_eval(commands)
         options = parser.parse_args(arguments)
         options.run(options)
@@ -41,7 +42,8 @@ def _add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a network, factorise it, save and measure it",
-        description="Train a network from a recipe, from options, or from a recipe with options over it.",
+        description="Train a network from a recipe, from options, or from a recipe with options over it; "
+        "'none' takes back what a recipe says.",
     )
     train.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.yaml", help="options as YAML")
     train.add_argument("--resume", action="store_true", help="continue the run in the run folder")
@@ -77,7 +79,11 @@ def _argument(annotation: Any) -> dict[str, Any]:
 def _train(options: argparse.Namespace) -> None:
     from lrpet.train.config import Config, make_config, read_config
 
-    overrides = {name: value for name, value in vars(options).items() if name in Config.model_fields}
+    overrides = {
+        name: None if value == "none" and Config.model_fields[name].default is None else value
+        for name, value in vars(options).items()
+        if name in Config.model_fields
+    }
     config = read_config(options.recipe, overrides) if options.recipe else make_config(overrides)
     if options.print_config:
         print(config.to_yaml(), end="")
@@ -94,8 +100,14 @@ def _add_plan(commands: Any) -> None:
         description="Print what becomes of every layer of a network, and what that saves.",
     )
     plan.add_argument("model", help="resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME")
-    for name, what in (("keep", "every layer's rank"), ("macs", "the multiply-adds"), ("params", "the parameters")):
-        plan.add_argument(f"--{name}", type=float, metavar="X", help=f"fraction of {what} to keep")
+    plan.add_argument("--keep", type=float, metavar="X", help="fraction of every layer's rank to keep")
+    for name, what in (("macs", "multiply-adds"), ("params", "parameters"), ("bytes", "bytes")):
+        plan.add_argument(
+            f"--{name}", type=float, metavar="X", help=f"budget of {what}: a fraction of the dense, or a number"
+        )
+    plan.add_argument("--min-rank", type=int, metavar="N", default=1, help="no lower rank [1]")
+    plan.add_argument("--max-rank", type=int, metavar="N", help="no higher rank")
+    plan.add_argument("--multiple-of", type=int, metavar="N", default=1, help="only multiples of this [1]")
     plan.add_argument("--image-size", type=int, metavar="N", help="side in pixels [the network's own, or 32]")
     plan.add_argument("--in-channels", type=int, metavar="N", default=3, help="of the images [3]")
     plan.add_argument("--classes", type=int, metavar="N", help="[1000 for timm: and torchvision:, else 10]")
@@ -120,6 +132,10 @@ def _plan(options: argparse.Namespace) -> None:
         keep=options.keep,
         macs=options.macs,
         params=options.params,
+        bytes=options.bytes,
+        min_rank=options.min_rank,
+        max_rank=options.max_rank,
+        multiple_of=options.multiple_of,
         factorize_all=options.factorize_all,
     )
     print(plan.to_json() if options.json else plan)
@@ -129,6 +145,38 @@ def _own_size(model: Any) -> int | None:
     """The input size a timm model says it was made for."""
     size = getattr(model, "pretrained_cfg", {}).get("input_size")
     return size[-1] if size else None
+
+
+def _add_search(commands: Any) -> None:
+    search = commands.add_parser(
+        "search",
+        help="search for the ranks of every layer",
+        description="Search for ranks by short trainings. The same command again goes on; several at once share the work.",
+    )
+    search.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="of each trial, with a budget and few epochs")
+    search.add_argument("folder", type=Path, metavar="FOLDER", help="where the search is kept, and its best plan left")
+    search.add_argument("--trials", type=int, metavar="N", default=50, help="in all [50]")
+    search.add_argument(
+        "--objective", choices=("budget", "weighted", "pareto"), default="budget", help="what is sought [budget]"
+    )
+    search.add_argument("--sampler", choices=("tpe", "gp"), default="tpe", help="of Optuna [tpe]")
+    search.add_argument("--lowest", type=float, metavar="X", default=0.05, help="ratio of a layer's rank [0.05]")
+    search.add_argument("--highest", type=float, metavar="X", default=1.0, help="ratio of a layer's rank [1.0]")
+    search.add_argument("--weight", type=float, metavar="X", default=1.0, help="of the cost, in 'weighted' [1.0]")
+    search.add_argument("--data-dir", type=Path, metavar="PATH", help="[as in the recipe]")
+    search.set_defaults(run=_search)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from lrpet.train.config import read_config
+    from lrpet.train.console import Console
+    from lrpet.train.search import Search, search
+
+    overrides = {"data_dir": options.data_dir} if options.data_dir else {}
+    names = ("folder", "trials", "objective", "sampler", "lowest", "highest", "weight")
+    given = {name: getattr(options, name) for name in names}
+    best = search(Search(read_config(options.recipe, overrides), **given), console=Console())
+    print(f"best: {best.summary()}\n{options.folder / 'plan.json'}: train it with lrpet train {options.recipe} --plan")
 
 
 def _add_eval(commands: Any) -> None:

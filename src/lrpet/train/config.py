@@ -67,6 +67,7 @@ class Config(BaseModel):
     min_rank: int = _field("compression", 1, "no lower rank than this", ge=1)
     max_rank: int | None = _field("compression", None, "no higher rank than this", ge=1)
     multiple_of: int = _field("compression", 1, "only ranks that are multiples of this", ge=1)
+    plan: Path | None = _field("compression", None, "ranks from this plan file, instead of a budget")
     layers: tuple[str, ...] = _field(
         "compression", (), "factorise only layers whose names are like one of these patterns, such as '*.mlp.*'"
     )
@@ -129,17 +130,19 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         budgets = [name for name in ("keep", "macs", "params", "bytes") if getattr(self, name) is not None]
-        if self.method == "lrpet" and (not budgets or ("keep" in budgets and len(budgets) > 1)):
+        given = [*budgets, *(["plan"] if self.plan is not None else [])]
+        if self.method == "lrpet" and (not given or ({"keep", "plan"} & set(given) and len(given) > 1)):
             raise ValueError(
-                f"method lrpet takes keep, or budgets of macs, params and bytes; got {' and '.join(budgets) or 'none'}"
+                "method lrpet takes keep, or a plan, or budgets of macs, params and bytes; "
+                f"got {' and '.join(given) or 'none'}"
             )
         if self.allocate != "uniform" and (self.descent is None or self.keep is not None):
             raise ValueError(
                 f"allocate={self.allocate} divides a budget of macs, params or bytes by the spectra of trained weights: it "
                 "goes with such a budget, and with descent, which lets the ranks follow them"
             )
-        if self.method == "dense" and budgets:
-            raise ValueError(f"method dense takes no budget; got {' and '.join(budgets)}")
+        if self.method == "dense" and given:
+            raise ValueError(f"method dense takes no budget; got {' and '.join(given)}")
         if not isinstance(self.every, str) and not (
             self.every >= 1 if isinstance(self.every, int) else 0 < self.every < 1
         ):

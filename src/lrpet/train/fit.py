@@ -18,7 +18,7 @@ from lrpet.train.augment import Augment
 from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.folder import RunFolder
-from lrpet.train.measure import Running, score
+from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
 from lrpet.train.task import Task, make_plan
 
@@ -44,14 +44,17 @@ def fit(
     console: Console,
     *,
     before_step: Callable[[lrpet.Projector], None] | None = None,
+    after_epoch: Callable[[int, Score | None], None] | None = None,
 ) -> Trained:
     """Train `network` to the end, projecting as `plan` says; from the checkpoint, if the folder has one.
 
     `before_step`, if given, is called with the projector between each backward pass and optimizer step: it may change
-    gradients. Raises ValueError if training diverges, or the config does not fit the machine.
+    gradients. `after_epoch` is told the number of epochs done and the validation score.
+
+    Raises ValueError if training diverges, or the config does not fit the machine.
     """
     try:
-        return _fit(network, plan, config, task, folder, console, before_step)
+        return _fit(network, plan, config, task, folder, console, before_step, after_epoch)
     finally:  # else no later training in this process could differ in device or precision
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -64,6 +67,7 @@ def _fit(
     folder: RunFolder,
     console: Console,
     before_step: Callable[[lrpet.Projector], None] | None,
+    after_epoch: Callable[[int, Score | None], None] | None,
 ) -> Trained:
     accelerator = _accelerator(config)
     if config.channels_last:
@@ -119,6 +123,8 @@ def _fit(
         console.epoch_done(progress, projector, trained, held_out)
         if progress.epoch % config.checkpoint_every == 0 or progress.epoch == config.epochs:
             folder.save_checkpoint(accelerator, projector, progress)
+        if after_epoch is not None:
+            after_epoch(progress.epoch, held_out)
 
     projector.project()
     network = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).to("cpu")

@@ -78,6 +78,12 @@ def make_plan(
     """What the config's budget means for `network` with its weights as they are."""
     if config.method == "dense":
         return lrpet.plan(network, example, ranks={})
+    if config.plan is not None:
+        if not config.plan.is_file():
+            raise FileNotFoundError(f"there is no plan {config.plan}")
+        plan = lrpet.Plan.from_json(config.plan.read_text(encoding="utf-8"))
+        plan.modules(network)
+        return plan
     return lrpet.plan(
         network,
         example,

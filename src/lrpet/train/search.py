@@ -1,0 +1,231 @@
+"""Searching for ranks: short trainings from the same start, each with other ranks, chosen by Optuna.
+
+The study lives in a file that many processes and machines may share (Optuna's journal); a killed search goes on from it. In
+the folder:
+
+    study.journal   every trial, as Optuna keeps it          front.svg   accuracy against multiply-adds of all trials
+    trials/         run folders of trials under way          plan.json   the best plan, for `lrpet train --plan`
+    recipe.yaml     what is trained, and how it is searched
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import torch
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+import lrpet
+from lrpet.ranks import uniform_rank
+from lrpet.train.config import Config
+from lrpet.train.console import Console
+from lrpet.train.fit import fit
+from lrpet.train.folder import RunFolder
+from lrpet.train.measure import Score, score
+from lrpet.train.task import Task
+
+#: "budget": every trial has the recipe's budget, the ratios say how the layers share it; accuracy decides. "weighted": the
+#: method's authors' −accuracy(projected) − accuracy(factorised) + λ·(multiply-adds compact / dense). "pareto": accuracy against
+#: multiply-adds, both.
+Objective = Literal["budget", "weighted", "pareto"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and how."""
+
+    recipe: Config
+    """Of the trials: its epochs should be few. Its budget is what "budget" meets; with the other objectives, any will do."""
+    folder: Path
+    trials: int = 50
+    """In all, those of other processes and of earlier times included."""
+    objective: Objective = "budget"
+    sampler: Literal["tpe", "gp"] = "tpe"
+    lowest: float = 0.05
+    highest: float = 1.0
+    """Bounds of the ratio of each layer: of its rank, or, with "budget", of the layers to each other."""
+    weight: float = 1.0
+    """λ of "weighted"."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials={self.trials} must be at least 1")
+        if not 0 < self.lowest < self.highest <= 1:
+            raise ValueError(
+                f"ratios from lowest={self.lowest} to highest={self.highest} must rise, above 0 and up to 1"
+            )
+        if self.recipe.method != "lrpet" or self.recipe.holdout == 0:
+            raise ValueError(
+                "a search needs a recipe of method lrpet, and held-out images to judge trials by: set holdout"
+            )
+        if self.objective == "budget" and self.recipe.macs is None:
+            raise ValueError("objective=budget needs a recipe with macs, the budget that every trial meets")
+
+
+def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
+    """Run trials until there are as many as asked for; return the best plan, which is also in the folder.
+
+    Raises ValueError if the folder holds another search, or the recipe does not fit the data or network.
+    """
+    console = console or Console(quiet=True)
+    _claim(options)
+    task = Task.of(options.recipe)
+    full = lrpet.plan(task.network, task.example, keep=1.0, factorize_all=True, include=_like(task.plan))
+    study = _study(options)
+
+    def trial(trial: optuna.Trial) -> float | tuple[float, float]:
+        ratios = {name: trial.suggest_float(name, options.lowest, options.highest, log=True) for name in full.ranks}
+        plan = lrpet.plan(
+            task.network, task.example, ranks=_ranks(full, ratios, options), rectify=options.recipe.rectify
+        )
+        trial.set_user_attr("plan", plan.to_dict())
+        projected, factorised = _trained(options, plan, trial)
+        cost = plan.macs / plan.macs_dense
+        trial.set_user_attr("accuracy", factorised)
+        trial.set_user_attr("macs", plan.macs)
+        console.rich.print(f"trial {trial.number}: {factorised:.2%} with {cost:.1%} of the multiply-adds")
+        if options.objective == "pareto":
+            return factorised, cost
+        return projected + factorised - options.weight * cost if options.objective == "weighted" else factorised
+
+    def enough(study: optuna.Study, _: FrozenTrial) -> None:
+        if len(_finished(study)) >= options.trials:
+            study.stop()
+
+    if len(_finished(study)) < options.trials:
+        study.optimize(trial, callbacks=[enough])
+    best = _best(study, options)
+    (options.folder / "plan.json").write_text(best.to_json() + "\n", encoding="utf-8")
+    _plot(study, options.folder / "front.svg")
+    return best
+
+
+def _claim(options: Search) -> None:
+    """Make the folder, or see that it is that of this very search."""
+    described = {
+        "recipe": options.recipe.model_dump(mode="json", exclude={"output", "data_dir", "num_workers"}),
+        "search": [options.objective, options.sampler, options.lowest, options.highest, options.weight],
+    }
+    text = yaml.safe_dump(described, sort_keys=False)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path = options.folder / "recipe.yaml"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        if path.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{options.folder} holds another search (see {path}): choose another folder") from None
+
+
+def _study(options: Search) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(options.folder / "study.journal")))
+    gaussian = options.sampler == "gp"
+    sampler = optuna.samplers.GPSampler() if gaussian else optuna.samplers.TPESampler(multivariate=False)
+    directions: list[Literal["maximize", "minimize"]] = (
+        ["maximize", "minimize"] if options.objective == "pareto" else ["maximize"]
+    )
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
+    return optuna.create_study(
+        study_name="ranks", storage=storage, sampler=sampler, pruner=pruner, directions=directions, load_if_exists=True
+    )
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _like(plan: lrpet.Plan) -> Any:
+    """The layers that the recipe factorises."""
+    return lambda module, name: name in plan.ranks
+
+
+def _ranks(full: lrpet.Plan, ratios: Mapping[str, float], options: Search) -> dict[str, int]:
+    """From ratios to ranks; with "budget", the ratios times the largest factor that meets it."""
+    layers = {layer.name: layer for layer in full.layers if layer.rank is not None}
+
+    def ranks(factor: float) -> dict[str, int]:
+        return {
+            name: uniform_rank(layer.shape.full_rank, min(1.0, factor * ratios[name])) for name, layer in layers.items()
+        }
+
+    if options.objective != "budget":
+        return ranks(1.0)
+    assert options.recipe.macs is not None
+    macs = options.recipe.macs
+    budget = macs * full.macs_dense if macs <= 1 else macs
+    fixed = full.macs_dense - sum(layer.macs_dense for layer in layers.values())
+
+    def fits(chosen: Mapping[str, int]) -> bool:  # factors cost in proportion to their rank
+        costs = (
+            min(layer.macs_dense, chosen[name] * layer.macs // layer.shape.full_rank) for name, layer in layers.items()
+        )
+        return fixed + sum(costs) <= budget
+
+    low, high = 0.0, 1 / min(ratios.values())
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(ranks(middle)) else (low, middle)
+    return ranks(low)
+
+
+def _trained(options: Search, plan: lrpet.Plan, trial: optuna.Trial) -> tuple[float, float]:
+    """Validation accuracy of the projected and of the factorised network after a trial's training."""
+    folder = options.folder / "trials" / f"{trial.number:05d}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a trial with this number that was killed
+    config = options.recipe.model_copy(update={"output": folder})
+    task = Task.of(config)  # the same start and data each time
+
+    def after_epoch(epoch: int, held_out: Score | None) -> None:
+        if options.objective != "pareto" and held_out is not None:
+            trial.report(held_out.accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    try:
+        silent = Console(quiet=True)
+        with RunFolder.opened(config, plan) as opened, silent.run(config, plan):
+            trained = fit(task.network, plan, config, task, opened, silent, after_epoch=after_epoch)
+        device = trained.device
+        validation = task.batches(config, task.validation, device, training=False)
+        compact = lrpet.factorize(trained.network, trained.plan)
+        return score(trained.network.to(device), validation).accuracy, score(compact.to(device), validation).accuracy
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _best(study: optuna.Study, options: Search) -> lrpet.Plan:
+    """The best trial's plan; of a front, the most accurate one's."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        raise ValueError("no trial was completed: raise trials")
+    best = max(complete, key=lambda trial: (trial.values[0], -trial.user_attrs["macs"]))
+    return lrpet.Plan.from_dict(best.user_attrs["plan"])
+
+
+def _plot(study: optuna.Study, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    points = sorted((trial.user_attrs["macs"] / 1e6, 100 * trial.user_attrs["accuracy"]) for trial in complete)
+    front = [point for i, point in enumerate(points) if all(point[1] > other[1] for other in points[:i])]
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.plot(*zip(*points, strict=True), "o", alpha=0.5, label="trials")
+    axes.plot(*zip(*front, strict=True), ".-", label="none is better with fewer")
+    axes.set(xlabel="multiply-adds, M", ylabel="validation accuracy, %")
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,150 @@
+"""A search for ranks: its objectives, that it goes on after being killed, that processes share it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+import lrpet
+from lrpet.cli import main
+from lrpet.train import search as module
+from lrpet.train.config import make_config
+from lrpet.train.run import train
+from lrpet.train.search import Search, _study, search
+
+RECIPE: dict[str, Any] = {
+    "model": "resnet20",
+    "data": "digits",
+    "macs": 0.4,
+    "every": 5,
+    "epochs": 1,
+    "batch_size": 256,
+    "holdout": 0.2,
+    "device": "cpu",
+    "seed": 1,
+}
+
+
+def options(folder: Path, **changes: Any) -> Search:
+    return Search(make_config(RECIPE), folder, **{"trials": 2, **changes})
+
+
+def complete(given: Search) -> list[optuna.trial.FrozenTrial]:
+    return _study(given).get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+
+
+@pytest.mark.parametrize("objective", ["budget", "weighted", "pareto"])
+def test_a_search_leaves_its_best_plan(tmp_path: Path, objective: Any) -> None:
+    given = options(tmp_path / "search", objective=objective, sampler="gp" if objective == "weighted" else "tpe")
+    best = search(given)
+    trials = complete(given)
+    assert len(trials) == 2
+    assert lrpet.Plan.from_json((given.folder / "plan.json").read_text()) == best
+    plans = [lrpet.Plan.from_dict(trial.user_attrs["plan"]) for trial in trials]
+    assert best in plans
+    assert plans[0] != plans[1]
+    accuracies = [trial.user_attrs["accuracy"] for trial in trials]
+    if objective == "budget":
+        assert all(0.38 * plan.macs_dense < plan.macs <= 0.4 * plan.macs_dense for plan in plans)
+    if objective != "weighted":
+        assert plans[accuracies.index(max(accuracies))].macs >= best.macs
+    assert len(trials[0].values) == (2 if objective == "pareto" else 1)
+    assert (given.folder / "front.svg").stat().st_size > 1000
+    assert not list((given.folder / "trials").iterdir())
+
+
+def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = options(tmp_path / "search", trials=3)
+    fit = module.fit  # type: ignore[attr-defined]
+    calls = 0
+
+    def dying(*arguments: Any, **rest: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return fit(*arguments, **rest)
+
+    monkeypatch.setattr(module, "fit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        search(given)
+    assert len(complete(given)) == 1
+    first = complete(given)[0].user_attrs
+    search(given)
+    assert len(complete(given)) == 3
+    assert complete(given)[0].user_attrs == first
+    before = calls
+    search(given)  # there are enough
+    assert calls == before
+
+
+def test_two_processes_share_one_study(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from lrpet.cli import main; sys.exit(main())",
+        "search",
+        str(recipe),
+        str(tmp_path / "search"),
+        "--trials",
+        "4",
+    ]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    trials = complete(options(tmp_path / "search"))
+    assert 4 <= len(trials) <= 5  # the last of each may have begun together
+    assert len({json.dumps(trial.params) for trial in trials}) == len(trials)
+    shown = ["\n".join(output) for output in outputs]
+    assert sum(text.count("trial ") for text in shown) == len(trials)
+    assert all(text.count("trial ") >= 1 for text in shown)
+
+
+def test_the_best_plan_trains(tmp_path: Path) -> None:
+    network = lrpet.models.create("resnet20", in_channels=1)
+    import torch
+
+    plan = lrpet.plan(network, torch.zeros(1, 1, 8, 8), macs=0.37)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    settings = {**RECIPE, "macs": None, "plan": tmp_path / "plan.json", "output": tmp_path / "run"}
+    from lrpet.train.console import Console
+
+    summary = train(make_config(settings), console=Console(quiet=True))
+    assert summary["macs"] == plan.macs
+    with pytest.raises(ValueError, match="got macs and plan"):
+        make_config({**settings, "macs": 0.5})
+    with pytest.raises(FileNotFoundError, match="there is no plan"):
+        train(make_config({**settings, "plan": tmp_path / "none.json", "output": tmp_path / "other"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trials": 0}, "trials=0"),
+        ({"lowest": 0.5, "highest": 0.4}, "must rise"),
+        ({"recipe": make_config({**RECIPE, "holdout": 0.0})}, "held-out images"),
+        ({"recipe": make_config({**RECIPE, "macs": None, "keep": 0.5})}, "needs a recipe with macs"),
+    ],
+)
+def test_bad_searches_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Search(**{"recipe": make_config(RECIPE), "folder": tmp_path, **changes})
+
+
+def test_another_searchs_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module._claim(options(tmp_path))
+    with pytest.raises(ValueError, match="holds another search"):
+        module._claim(options(tmp_path, objective="pareto"))
+    recipe = tmp_path / "other.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, "seed": 2}))
+    assert main(["search", str(recipe), str(tmp_path)]) == 2
+    assert "holds another search" in capsys.readouterr().err
