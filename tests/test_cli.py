@@ -45,7 +45,7 @@ def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["plan", "resnet21", "--keep", "0.5"], "resnet21"),
-        (["plan", "resnet20"], "one or more budgets of macs, params and bytes"),
+        (["plan", "resnet20"], "one or more budgets of macs, params, bytes and latency"),
         (["plan", "resnet20", "--keep", "0.5", "--macs", "0.5"], "keep and macs"),
         (["plan", "resnet20", "--macs", "0.0001"], "cannot be met"),
         (["train", "--keep", "1.5"], "keep='1.5'"),

@@ -170,7 +170,7 @@ def test_rectify_false_records_no_batch_norm(small: Small) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one or more budgets of macs, params and bytes; got none"),
+        ({}, "one or more budgets of macs, params, bytes and latency; got none"),
         ({"keep": 0.5, "macs": 0.5}, "got keep and macs"),
         ({"params": 0.5, "ranks": {}}, "got params and ranks"),
         ({"keep": 0.0}, r"keep=0.0 must be a fraction above 0 and at most 1"),

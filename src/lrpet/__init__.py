@@ -14,6 +14,7 @@ In a training loop of your own:
 from lrpet.descent import Descent
 from lrpet.factorize import factorize
 from lrpet.files import load, read_metadata, save
+from lrpet.latency import LatencyTable
 from lrpet.plan import LayerPlan, Plan
 from lrpet.planner import plan
 from lrpet.projector import Projector
@@ -23,6 +24,7 @@ from lrpet.statistics import LayerReport, Report
 
 __all__ = [
     "Descent",
+    "LatencyTable",
     "LayerPlan",
     "LayerReport",
     "Plan",

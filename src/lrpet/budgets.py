@@ -14,7 +14,7 @@ from lrpet.ranks import MatrixCost, uniform_rank
 #: over the layers of the fraction that each keeps. "threshold": the same fraction of energy pruned from every layer.
 Allocator = Literal["uniform", "energy", "threshold"]
 
-UNITS = {"macs": "multiply-adds", "params": "parameters", "bytes": "bytes"}
+UNITS = {"macs": "multiply-adds", "params": "parameters", "bytes": "bytes", "latency": "milliseconds"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,14 @@ class Options:
     fixed: int | None = None
     """A rank that was asked for, whatever the budget."""
     may_be_dense: bool = True
+    milliseconds: Callable[[int | None], float] | None = None
+    """What was measured, if anything was."""
 
     def cost_in(self, unit: str, rank: int | None) -> float:
         """At `rank`, or dense."""
+        if unit == "latency":
+            assert self.milliseconds is not None
+            return self.milliseconds(rank)
         if unit == "macs":
             return self.cost.macs(rank)
         return self.cost.params(rank) * (self.itemsize if unit == "bytes" else 1)
@@ -45,8 +50,11 @@ class Options:
         return self.worthwhile(self.nearest(wanted))
 
     def worthwhile(self, rank: int) -> int | None:
-        """`rank`, unless the layer may stay dense and its factors would save nothing."""
-        return rank if not self.may_be_dense or self.cost.saves(rank) else None
+        """`rank`, unless the layer may stay dense and its factors would save nothing, or were measured to be no faster."""
+        if not self.may_be_dense:
+            return rank
+        faster = self.milliseconds is None or self.milliseconds(rank) < self.milliseconds(None)
+        return rank if faster and self.cost.saves(rank) else None
 
 
 Ranks = dict[str, int | None]
@@ -84,8 +92,8 @@ class Spending:
             }
             if (smallest := self.cost(unit, cheapest)) > limit:
                 raise ValueError(
-                    f"a budget of {limit:,.0f} {UNITS[unit]} cannot be met: with every chosen layer at its smallest rank the "
-                    f"network still has {smallest:,.0f} {UNITS[unit]}. Raise the budget or choose more layers."
+                    f"a budget of {_number(limit)} {UNITS[unit]} cannot be met: with every chosen layer at its smallest "
+                    f"rank the network still has {_number(smallest)} {UNITS[unit]}. Raise the budget or choose more layers."
                 )
 
     def uniform(self) -> tuple[Ranks, float]:
@@ -150,3 +158,7 @@ class Spending:
         if index == 0:
             raise ValueError("the budgets cannot be met together: raise one of them")
         return levels[index - 1]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The command line: `lrpet train`, `lrpet plan`, `lrpet search`, `lrpet eval`."""
+"""The command line: `lrpet train`, `lrpet plan`, `lrpet profile-latency`, `lrpet search`, `lrpet eval`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _add_train(commands)
         _add_plan(commands)
+        _add_profile_latency(commands)
         _add_search(commands)
         _add_eval(commands)
         options = parser.parse_args(arguments)
@@ -105,6 +106,8 @@ def _add_plan(commands: Any) -> None:
         plan.add_argument(
             f"--{name}", type=float, metavar="X", help=f"budget of {what}: a fraction of the dense, or a number"
         )
+    plan.add_argument("--latency", type=float, metavar="X", help="budget of milliseconds, or a fraction; with a table")
+    plan.add_argument("--latency-table", type=Path, metavar="FILE", help="from lrpet profile-latency")
     plan.add_argument("--min-rank", type=int, metavar="N", default=1, help="no lower rank [1]")
     plan.add_argument("--max-rank", type=int, metavar="N", help="no higher rank")
     plan.add_argument("--multiple-of", type=int, metavar="N", default=1, help="only multiples of this [1]")
@@ -133,6 +136,8 @@ def _plan(options: argparse.Namespace) -> None:
         macs=options.macs,
         params=options.params,
         bytes=options.bytes,
+        latency=options.latency,
+        latency_table=None if options.latency_table is None else lrpet.LatencyTable.load(options.latency_table),
         min_rank=options.min_rank,
         max_rank=options.max_rank,
         multiple_of=options.multiple_of,
@@ -145,6 +150,48 @@ def _own_size(model: Any) -> int | None:
     """The input size a timm model says it was made for."""
     size = getattr(model, "pretrained_cfg", {}).get("input_size")
     return size[-1] if size else None
+
+
+def _add_profile_latency(commands: Any) -> None:
+    measure = commands.add_parser(
+        "profile-latency",
+        help="measure what layers take, dense and factorised",
+        description="Measure every distinct layer of a network, dense and at a ladder of ranks, on this machine.",
+    )
+    measure.add_argument("model", help="resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME")
+    measure.add_argument("table", type=Path, metavar="TABLE.json", help="where the table goes")
+    measure.add_argument("--runtime", choices=("eager", "compile", "onnxruntime"), default="eager", help="[eager]")
+    measure.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[cpu]")
+    measure.add_argument("--batch-size", type=int, metavar="N", default=1, help="images a pass [1]")
+    measure.add_argument("--image-size", type=int, metavar="N", help="side in pixels [the network's own, or 32]")
+    measure.add_argument("--in-channels", type=int, metavar="N", default=3, help="of the images [3]")
+    measure.add_argument("--multiple-of", type=int, metavar="N", default=1, help="measure at such ranks only [1]")
+    measure.add_argument("--seconds", type=float, metavar="X", default=0.2, help="for each layer at each rank [0.2]")
+    measure.set_defaults(run=_profile_latency)
+
+
+def _profile_latency(options: argparse.Namespace) -> None:
+    import torch
+
+    from lrpet import models
+    from lrpet.latency import LatencyTable
+    from lrpet.train.profile_latency import profile_latency
+    from lrpet.train.provenance import provenance
+
+    model = models.create(options.model, in_channels=options.in_channels).to(options.device)
+    side = options.image_size or (_own_size(model) or 224 if ":" in options.model else 32)
+    example = torch.randn(options.batch_size, options.in_channels, side, side, device=options.device)
+    table = profile_latency(
+        model,
+        example,
+        runtime=options.runtime,
+        multiple_of=options.multiple_of,
+        seconds=options.seconds,
+        told=lambda name: print(f"measuring {name}", flush=True),
+    )
+    LatencyTable(table.network, table.dense, table.factorised, {**table.source, **provenance()}).save(options.table)
+    faster = sum(min(table.factorised[name].values()) < time for name, time in table.dense.items())
+    print(f"{options.table}: {len(table.dense)} layers, of which {faster} were faster at some rank")
 
 
 def _add_search(commands: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from lrpet.budgets import UNITS, Allocator, Options, Ranks, Spending
 from lrpet.candidates import Candidate, Fate, Include, candidates_of, check_ranks, layer_plan, refusals
+from lrpet.latency import LatencyTable
 from lrpet.matrix import Unfolding, weight_of
 from lrpet.plan import LayerPlan, Plan
 from lrpet.profile import Layer, profile
@@ -27,6 +28,8 @@ def plan(
     macs: float | None = None,
     params: float | None = None,
     bytes: float | None = None,
+    latency: float | None = None,
+    latency_table: LatencyTable | None = None,
     ranks: Mapping[str, int] | None = None,
     allocate: Allocator | Mapping[str, Sequence[float]] = "uniform",
     min_rank: int = 1,
@@ -50,6 +53,9 @@ def plan(
             their number (above 1). Budgets are met from below; give several, and all are.
         params: Likewise for the parameters (weights and biases of convolutions and linears).
         bytes: Likewise for the bytes of all parameters and buffers.
+        latency: Likewise for the milliseconds of one pass, by `latency_table`.
+        latency_table: What the layers of this network were measured to take (`lrpet profile-latency`). With it, whatever the
+            budget, no layer is factorised where its factors were no faster.
         ranks: {layer name: rank}; layers not named stay dense. Of layers that share a weight, name the first.
         allocate: How budgets are divided among the layers. "uniform": the same fraction of every rank. "energy": the ranks
             that together keep most, each layer counting by the fraction of its energy that it keeps; "threshold": the same
@@ -73,15 +79,24 @@ def plan(
             smallest possible); an unknown layer, one that cannot be factorised, or a rank out of range in `ranks`; an unknown
             unfolding or allocator; a pattern in `overrides` that no layer's name is like.
     """
-    given: dict[str, Any] = {"keep": keep, "macs": macs, "params": params, "bytes": bytes, "ranks": ranks}
+    given: dict[str, Any] = {
+        "keep": keep,
+        "macs": macs,
+        "params": params,
+        "bytes": bytes,
+        "latency": latency,
+        "ranks": ranks,
+    }
     budgets = {name: value for name, value in given.items() if value is not None}
     _check(budgets, allocate, overrides, include, min_rank=min_rank, max_rank=max_rank, multiple_of=multiple_of)
 
+    if latency is not None and latency_table is None:
+        raise ValueError("latency is a budget of what was measured: give latency_table, from `lrpet profile-latency`")
     layers = profile(model, example_inputs)
     left_dense = _first_match(overrides or {}, [layer.name for layer in layers])
     refused = refusals(layers, include, ranks)
     refused |= {name: "overridden: stays dense" for name, value in left_dense.items() if value is None}
-    kept = keep or next((value for value in (macs, params, bytes) if value and value <= 1), None)
+    kept = keep or next((value for value in (macs, params, bytes, latency) if value and value <= 1), None)
     unfoldings = unfoldings_of(layers, unfolding, model, kept=kept, of_rank=keep is not None)
     candidates = candidates_of([layer for layer in layers if layer.name not in refused], unfoldings)
 
@@ -97,7 +112,7 @@ def plan(
         return Plan(layers=decided(ranks), budget="ranks")
     fixed = {name: _rank_of(left_dense[name], each.cost) for name, each in candidates.items() if name in left_dense}
     limits = {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}
-    spending = _spending(model, layers, candidates, fixed, budgets, limits, factorize_all=factorize_all)
+    spending = _spending(model, layers, candidates, fixed, budgets, limits, latency_table, factorize_all=factorize_all)
     if keep is not None:
         uniform = {
             name: each.nearest(uniform_rank(each.cost.full_rank, keep)) for name, each in spending.candidates.items()
@@ -122,19 +137,22 @@ def _check(
     alone = [name for name in ("keep", "ranks") if name in budgets]
     if not budgets or (alone and len(budgets) > 1):
         raise ValueError(
-            "give keep, or ranks, or one or more budgets of macs, params and bytes; "
+            "give keep, or ranks, or one or more budgets of macs, params, bytes and latency; "
             f"got {' and '.join(budgets) or 'none'}"
         )
     if "ranks" in budgets and (include is not None or overrides):
         raise ValueError("give ranks alone, without include or overrides: it names the layers itself")
     if alone and allocate != "uniform":
-        raise ValueError(f"allocate divides budgets of macs, params and bytes; {alone[0]} leaves nothing to divide")
+        raise ValueError(
+            f"allocate divides budgets of macs, params, bytes and latency; {alone[0]} leaves nothing to divide"
+        )
     if not isinstance(allocate, Mapping) and allocate not in get_args(Allocator):
         raise ValueError(f"allocate={allocate!r} must be {', '.join(get_args(Allocator))} or {{layer name: worths}}")
     for name in set(budgets) - {"ranks"}:
         value = budgets[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        absolute = name != "keep" and is_number and value > 1 and float(value).is_integer()
+        whole = is_number and (float(value).is_integer() or (name == "latency" and math.isfinite(value)))
+        absolute = name != "keep" and whole and value > 1
         if not (absolute or (is_number and 0 < value <= 1)):
             counted = "" if name == "keep" else f", or above 1 as a whole number of {UNITS[name]}"
             raise ValueError(
@@ -179,6 +197,7 @@ def _spending(
     fixed: Mapping[str, int],
     budgets: Mapping[str, Any],
     limits: Mapping[str, Any],
+    table: LatencyTable | None,
     *,
     factorize_all: bool,
 ) -> Spending:
@@ -187,7 +206,9 @@ def _spending(
         "macs": sum(layer.macs for layer in layers),
         "params": sum(layer.params for layer in layers),
         "bytes": sum(tensor.nbytes for tensor in tensors.values()),
+        "latency": 0.0 if table is None else table.network,
     }
+    times = {} if table is None else {name: _times(table, each) for name, each in candidates.items()}
     absolute = {
         name: value * totals[name] if value <= 1 else value for name, value in budgets.items() if name in totals
     }
@@ -198,10 +219,22 @@ def _spending(
             allowed_ranks(each.cost.full_rank, **limits),
             fixed.get(name),
             may_be_dense=not factorize_all,
+            milliseconds=times.get(name),
         )
         for name, each in candidates.items()
     }
     return Spending(options, {unit: totals[unit] for unit in absolute}, absolute)
+
+
+def _times(table: LatencyTable, candidate: Candidate) -> Callable[[int | None], float]:
+    """The milliseconds of a weight in all its layers, by rank."""
+    names = [layer.name for layer in candidate.layers]
+    if missing := [name for name in names if name not in table.dense]:
+        raise ValueError(
+            f"latency_table has no times for {', '.join(missing)}: was it measured for another network? Layers that a "
+            "module runs itself, such as an attention's, cannot be measured: leave them out by `include`"
+        )
+    return lambda rank: sum(table.milliseconds(name, rank) for name in names)
 
 
 def _allocated(
