@@ -27,10 +27,7 @@ class ProjectorCallback(TrainerCallback):
     """Projects after the optimizer steps at which the projector says so, and once more when training ends.
 
     The projector's count of steps goes into every checkpoint and comes back with it; the bases for its warm start do not: the
-    first projection after a resumption starts afresh.
-
-    Args:
-        projector: Made for the model that the trainer gets.
+    first projection after a resumption starts afresh. The projector is one made for the model that the trainer gets.
     """
 
     def __init__(self, projector: lrpet.Projector) -> None:
@@ -85,10 +82,7 @@ def save_pretrained(compact: nn.Module, folder: str | os.PathLike[str], **option
 
 
 def from_pretrained(name: str | os.PathLike[str], **options: Any) -> nn.Module:
-    """Read what `save_pretrained` wrote: a folder, or the name of a repository on the hub. `options` as for `lrpet.load`.
-
-    Raises ValueError if the folder is not such a one, and whatever the hub's client raises.
-    """
+    """Read a folder that `save_pretrained` wrote, or a repository on the hub. `options` as for `lrpet.load`, errors too."""
     folder = Path(name)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
