@@ -112,6 +112,16 @@ def test_weights_follow_the_ranks_down() -> None:
     torch.testing.assert_close(compact.eval()(X), model.eval()(X), rtol=1e-3, atol=1e-4)
 
 
+def test_a_moving_average_is_projected_to_the_ranks_of_the_moment() -> None:
+    model = network()
+    plan = lrpet.plan(model, X[:1], keep=0.25)
+    projector = lrpet.Projector(model, plan, every=2, ranks=lrpet.Descent(20, end=0.5, shape="linear"))
+    train(model, projector, 4)
+    assert rank_of(projector.projected_copy(network(1)).get_submodule("3").weight) == 8
+    train(model, projector, 16)
+    assert rank_of(projector.projected_copy(network(1)).get_submodule("3").weight) == 3
+
+
 def falling(model: nn.Module) -> lrpet.Projector:
     def replan() -> lrpet.Plan:
         return lrpet.plan(model, X[:1], macs=0.4, allocate="energy")

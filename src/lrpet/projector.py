@@ -105,8 +105,9 @@ class Projector:
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
         start = time.perf_counter()
-        if self.descent is not None:
-            self._descend(self.descent)
+        if self.descent is not None:  # the ranks of this step, by a new plan if one is made for every projection
+            replan, frozen = self.descent.replan, self.descent.progress(self.steps) == 1
+            self._adopt(self.plan if replan is None or frozen else replan())
         scales = {name: self._rows(name, row_scale(norm)) for name, norm in self._batch_norms.items()}
         energies = self._finite_energies(scales)
         found = self._subspaces(scales, energies)
@@ -127,21 +128,20 @@ class Projector:
         self._unfoldings = {layer.name: layer.unfolding for layer in chosen}
         partners = {layer.name: layer.batch_norm for layer in chosen if self.rectify and layer.batch_norm is not None}
         self._batch_norms = {name: self._model.get_submodule(partner) for name, partner in partners.items()}
-        self._set_ranks({name: plan.ranks[name] for name in layers})
+        full = {layer.name: layer.shape.full_rank for layer in chosen}
+        moving = self.descent
+        self._set_ranks(
+            {
+                name: plan.ranks[name] if moving is None else moving.rank(full[name], plan.ranks[name], self.steps)
+                for name in layers
+            }
+        )
 
     def _set_ranks(self, ranks: dict[str, int]) -> None:
         """What each layer is projected to; a basis of another rank is none to start from."""
         self._ranks = ranks
         self._stacks = self._stacked_layers()
         self._bases = {name: basis for name, basis in self._bases.items() if basis.shape[-1] == ranks.get(name)}
-
-    def _descend(self, descent: Descent) -> None:
-        """The ranks of this step; by a new plan, if one is made for every projection."""
-        if descent.replan is not None and descent.progress(self.steps) < 1:
-            self._adopt(descent.replan())
-        entries = {layer.name: layer for layer in self.plan.layers}
-        full = {name: entries[name].shape.full_rank for name in self._layers}
-        self._set_ranks({name: descent.rank(full[name], self.plan.ranks[name], self.steps) for name in self._layers})
 
     def projected_copy(self, model: nn.Module) -> nn.Module:
         """A projected deep copy of another `model` of the same structure, such as a moving average of the weights.
@@ -150,7 +150,9 @@ class Projector:
         """
         copied = copy.deepcopy(model)
         options: dict[str, Any] = {"energy_transfer": self.energy_transfer, "rectify": self.rectify}
-        Projector(copied, self.plan, every=1, tail_scale=self.tail_scale, basis_memory=0, **options).project()
+        other = Projector(copied, self.plan, every=1, tail_scale=self.tail_scale, basis_memory=0, **options)
+        other._set_ranks(dict(self._ranks))
+        other.project()
         return copied
 
     @property
