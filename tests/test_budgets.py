@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import images, matrix_macs, matrix_params
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -92,6 +92,7 @@ def spectra(sizes: Sequence[tuple[int, int]], seed: int) -> tuple[Spending, dict
 
 
 @quick
+@example([(3, 3)], 0.9999999999999999, 0)
 @given(
     st.lists(st.tuples(st.integers(3, 6), st.integers(3, 7)), min_size=1, max_size=4),
     st.floats(0.1, 1),

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 ROUNDS = 40
+#: What a sum of costs may be above its budget by, relative to it: the error of adding them up.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _by_gain(layers: Mapping[str, Sequence[Choice]], weights: Sequence[float]) -
     hulls = {name: _hull(choices, weights) for name, choices in layers.items()}
     chosen = {name: hull[0] for name, hull in hulls.items()}
     used = list(_totals(chosen))
-    if any(use > 1 + 1e-12 for use in used):
+    if any(use > 1 + ROUNDING for use in used):
         return None
     steps = [
         (_slope(low, high, weights), name, low, high)
@@ -92,7 +94,7 @@ def _by_gain(layers: Mapping[str, Sequence[Choice]], weights: Sequence[float]) -
             break
     for _, name, low, high in steps:
         new = [use + b - a for use, a, b in zip(used, low.costs, high.costs, strict=True)]
-        if chosen[name] is low and all(use <= 1 + 1e-12 for use in new):
+        if chosen[name] is low and all(use <= 1 + ROUNDING for use in new):
             chosen[name], used = high, new
     return Allocation(_filled(layers, chosen, used), bound)
 
@@ -106,7 +108,7 @@ def _filled(layers: Mapping[str, Sequence[Choice]], chosen: dict[str, Choice], u
             now = chosen[name]
             for choice in choices:
                 after = (use + b - a for use, a, b in zip(used, now.costs, choice.costs, strict=True))
-                if choice.value > now.value and all(use <= 1 + 1e-12 for use in after):
+                if choice.value > now.value and all(use <= 1 + ROUNDING for use in after):
                     gains.append((choice.value - now.value, name, choice))
         if not gains:
             return chosen

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lrpet.allocate import Choice, allocate
+from lrpet.allocate import ROUNDING, Choice, allocate
 from lrpet.ranks import MatrixCost, uniform_rank
 
 #: How a budget is divided among the layers. "uniform": the same fraction of every rank. "energy": most energy kept, as the sum
@@ -77,7 +77,7 @@ class Spending:
 
     def fits(self, ranks: Mapping[str, int | None]) -> bool:
         """Whether every limit is kept."""
-        return all(self.cost(unit, ranks) <= limit for unit, limit in self.limits.items())
+        return all(self.cost(unit, ranks) <= limit * (1 + ROUNDING) for unit, limit in self.limits.items())
 
     def check_possible(self) -> None:
         """Raise ValueError that names the smallest possible cost if a limit is below it."""
@@ -90,7 +90,7 @@ class Spending:
                 name: min(self._options(each), key=lambda rank, each=each: each.cost_in(unit, rank))  # type: ignore[misc]
                 for name, each in self.candidates.items()
             }
-            if (smallest := self.cost(unit, cheapest)) > limit:
+            if (smallest := self.cost(unit, cheapest)) > limit * (1 + ROUNDING):
                 raise ValueError(
                     f"a budget of {_number(limit)} {UNITS[unit]} cannot be met: with every chosen layer at its smallest "
                     f"rank the network still has {_number(smallest)} {UNITS[unit]}. Raise the budget or choose more layers."
