@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,21 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
 
 def test_a_report_of_nothing(tmp_path: Path) -> None:
     assert "no results of the accuracy harness yet" in report.page(tmp_path)
+
+
+def test_the_verdicts_quote_the_results() -> None:
+    """Every accuracy in them is in a table of the page, or is that of one run."""
+    verdicts = report.VERDICTS.read_text(encoding="utf-8")
+    results = report.read(ROOT / "benchmarks" / "results")
+    tables = "\n".join(
+        line for line in report.page(ROOT / "benchmarks" / "results").splitlines() if line.startswith("|")
+    )
+    single = {f"{100 * result[key]:.2f}" for result in results for key in ("val_accuracy", "test_accuracy")}
+    quoted = re.findall(r"[+-]?\d+\.\d\d(?: ± \d\.\d\d)?", verdicts)
+    assert len(quoted) > 10
+    differences = {
+        report.against([r for r in results if (r["method"], r["keep"]) == (method, 0.38)], leading, "test_accuracy")
+        for leading in [[r for r in results if (r["method"], r["keep"]) == (report.LEADING, 0.38)]]
+        for method in report.TITLES
+    }
+    assert [figure for figure in quoted if not (figure in tables or figure in single or figure in differences)] == []

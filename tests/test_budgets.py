@@ -236,6 +236,10 @@ def test_overrides(resnet: nn.Module) -> None:
         ({"params": 2.5}, "params=2.5 must be a fraction"),
         ({"keep": 0.5, "allocate": "energy"}, "keep leaves nothing to divide"),
         ({"macs": 0.5, "allocate": "luck"}, "allocate='luck' must be uniform, energy, threshold"),
+        (
+            {"ranks": {}, "multiple_of": 8, "allocate": "uniform"},
+            "ranks alone, without min_rank, max_rank or multiple_of",
+        ),
         ({"macs": 0.5, "min_rank": 0}, "min_rank=0 must be a whole number, at least 1"),
         ({"macs": 0.5, "min_rank": 9, "max_rank": 8}, "max_rank=8 is below min_rank=9"),
         ({"macs": 0.5, "overrides": {"nowhere.*": 3}}, r"overrides names 'nowhere\.\*', which no layer's name is like"),
@@ -246,7 +250,7 @@ def test_overrides(resnet: nn.Module) -> None:
 )
 @pytest.mark.parametrize("how", ["uniform", "energy"])
 def test_impossible_wishes_are_refused(resnet: nn.Module, arguments: dict[str, Any], message: str, how: str) -> None:
-    if "keep" not in arguments and how == "energy":
+    if not {"keep", "ranks"} & arguments.keys() and how == "energy":
         arguments = {"allocate": how, **arguments}
     with pytest.raises(ValueError, match=message):
         lrpet.plan(resnet, IMAGE, **arguments)

@@ -44,6 +44,7 @@ def test_no_layer_is_factorised_where_that_was_no_faster(how: Any) -> None:
     both = lrpet.plan(network(), x, latency=0.9, params=0.85, latency_table=TABLE, allocate=how)
     assert set(both.ranks) == {"0"}
     assert both.params <= 0.85 * both.params_dense
+    assert set(lrpet.plan(network(), x, keep=0.25, latency_table=TABLE).ranks) == {"0"}
     assert lrpet.plan(network(), x, params=0.99, latency_table=TABLE, allocate=how).ranks.keys() <= {"0"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import coverage_report
+from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,6 +46,13 @@ def test_projection_table() -> None:
 def test_share_of_training_time() -> None:
     for case in result("training-share-cpu.json")["cases"].values():
         assert f"{100 * case['share']:.4f} %" in README
+
+
+def test_accuracy_against_others() -> None:
+    results = [row for row in report.read(ROOT / "benchmarks" / "results") if row["epochs"] == 12]
+    for method in ("dense", "lrpet_late", "svd_retrain", "factors"):
+        rows = [row for row in results if row["method"] == method and row["keep"] in (None, 0.38)]
+        assert report.spread([row["test_accuracy"] for row in rows]) in README, method
 
 
 def test_the_readme_counts_the_networks_that_were_tried() -> None:

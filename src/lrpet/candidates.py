@@ -42,7 +42,14 @@ class Candidate:
     def fates(self, rank: int | None, *, rectify: bool, factorize_all: bool) -> dict[str, Fate]:
         """{layer name: what becomes of it} if this weight gets `rank`, or stays dense by the allocator's choice."""
         if rank is None:
-            return {layer.name: Fate(None, "worth its cost dense", unfolding=self.unfolding) for layer in self.layers}
+            return {
+                layer.name: Fate(
+                    None,
+                    "its factors would cost as much, be no faster, or keep too little for their cost",
+                    unfolding=self.unfolding,
+                )
+                for layer in self.layers
+            }
         if not (factorize_all or self.cost.saves(rank)):
             why = f"factors of rank {rank} would cost as much or more"
             return {layer.name: Fate(None, why, unfolding=self.unfolding) for layer in self.layers}

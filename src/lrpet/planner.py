@@ -93,9 +93,9 @@ def plan(
     if latency is not None and latency_table is None:
         raise ValueError("latency is a budget of what was measured: give latency_table, from `lrpet profile-latency`")
     layers = profile(model, example_inputs)
-    left_dense = _first_match(overrides or {}, [layer.name for layer in layers])
+    overridden = _first_match(overrides or {}, [layer.name for layer in layers])
     refused = refusals(layers, include, ranks)
-    refused |= {name: "overridden: stays dense" for name, value in left_dense.items() if value is None}
+    refused |= {name: "overridden: stays dense" for name, value in overridden.items() if value is None}
     kept = keep or next((value for value in (macs, params, bytes, latency) if value and value <= 1), None)
     unfoldings = unfoldings_of(layers, unfolding, model, kept=kept, of_rank=keep is not None)
     candidates = candidates_of([layer for layer in layers if layer.name not in refused], unfoldings)
@@ -110,14 +110,16 @@ def plan(
     if ranks is not None:
         check_ranks(ranks, candidates, layers, refused)
         return Plan(layers=decided(ranks), budget="ranks")
-    fixed = {name: _rank_of(left_dense[name], each.cost) for name, each in candidates.items() if name in left_dense}
+    fixed = {name: _rank_of(overridden[name], each.cost) for name, each in candidates.items() if name in overridden}
     limits = {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}
     spending = _spending(model, layers, candidates, fixed, budgets, limits, latency_table, factorize_all=factorize_all)
     if keep is not None:
-        uniform = {
-            name: each.nearest(uniform_rank(each.cost.full_rank, keep)) for name, each in spending.candidates.items()
+        uniform = {name: uniform_rank(each.cost.full_rank, keep) for name, each in spending.candidates.items()}
+        settled = {
+            name: each.nearest(uniform[name]) if latency_table is None else each.settled(uniform[name])
+            for name, each in spending.candidates.items()
         }
-        return Plan(layers=decided(uniform), budget=f"keep={keep:g}")
+        return Plan(layers=decided(settled), budget=f"keep={keep:g}")
     spending.check_possible()
     chosen, how = _allocated(spending, allocate, candidates, model)
     text = ", ".join(f"{name}={value:g}" if value <= 1 else f"{name}={value:,.0f}" for name, value in budgets.items())
@@ -142,6 +144,8 @@ def _check(
         )
     if "ranks" in budgets and (include is not None or overrides):
         raise ValueError("give ranks alone, without include or overrides: it names the layers itself")
+    if "ranks" in budgets and (min_rank, max_rank, multiple_of) != (1, None, 1):
+        raise ValueError("give ranks alone, without min_rank, max_rank or multiple_of: it says them itself")
     if alone and allocate != "uniform":
         raise ValueError(
             f"allocate divides budgets of macs, params, bytes and latency; {alone[0]} leaves nothing to divide"
