@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ plt.rcParams.update(
 
 def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -> None:
     """All figures of one network, data set and length of training."""
-    colours = dict(zip(titles, plt.get_cmap("tab20").colors, strict=False))  # type: ignore[attr-defined]
+    palette = itertools.chain(*(plt.get_cmap(name).colors for name in ("tab20", "tab20b")))  # type: ignore[attr-defined]
+    colours = dict(zip(titles, palette, strict=False))
     for kind, plot in (("macs", _macs), ("curves", _curves), ("pruned", _pruned)):
         figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
         plot(axes, results, titles, colours)

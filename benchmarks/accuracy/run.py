@@ -6,7 +6,7 @@ import copy
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,9 @@ class Run:
     """A cell being computed. Every training has a folder below `work`, so that a killed run goes on where it was."""
 
     def __init__(self, cell: Cell, options: Mapping[str, Any], work: Path) -> None:
-        self.cell, self.work = cell, work
+        self.cell, self.work, self._given = cell, work, options
         self.options = {**RECIPE, "model": cell.model, "data": cell.data, "seed": cell.seed, **options}
-        self.task = Task.of(self._config("", cell.keep, {}))
+        self.task = Task.of(self.config("", cell.keep, {}))
         self.phases: list[Phase] = []
 
     @property
@@ -80,6 +80,10 @@ class Run:
     def retraining_epochs(self) -> int:
         """Epochs for those that compress a trained network: two in five, at least one; the rest go to the dense network."""
         return max(1, round(0.4 * self.cell.epochs))
+
+    def with_seed(self, seed: int) -> Run:
+        """The same of another seed."""
+        return Run(replace(self.cell, seed=seed), self._given, self.work)
 
     def network(self) -> nn.Module:
         """A fresh full-size network; the same each time."""
@@ -111,24 +115,25 @@ class Run:
         before_step: Callable[[lrpet.Projector], None] | None,
         changes: Mapping[str, Any],
     ) -> nn.Module:
-        config = self._config(folder, self.cell.keep if plan is not None else None, changes)
+        config = self.config(folder, self.cell.keep if plan is not None else None, changes)
         plan = plan or lrpet.plan(network, self.task.example, ranks={})
         console = Console()
-        with _alone(config.folder):
+        with alone(config.folder):
             RunFolder.check(config, resume=True)
             with RunFolder.opened(config, plan) as opened, console.run(config, plan):
                 trained = fit(network, plan, config, self.task, opened, console, before_step=before_step)
                 self.phases.append(Phase(config, opened.metrics(), trained.seconds, trained.plan))
         return trained.network
 
-    def _config(self, folder: str | Path, keep: float | None, changes: Mapping[str, Any]) -> Config:
+    def config(self, folder: str | Path, keep: float | None, changes: Mapping[str, Any]) -> Config:
+        """The options with these changes, for a training in this folder below `work`; dense if `keep` is None."""
         method = "dense" if keep is None else "lrpet"
         values = {"epochs": self.cell.epochs, "method": method, "keep": keep, "output": self.work / folder}
         return make_config({**self.options, **values, **changes})
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Inside, no other process works in `folder`: one that wants to waits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as file:

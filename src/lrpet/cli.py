@@ -210,6 +210,9 @@ def _add_search(commands: Any) -> None:
     search.add_argument("--lowest", type=float, metavar="X", default=0.05, help="ratio of a layer's rank [0.05]")
     search.add_argument("--highest", type=float, metavar="X", default=1.0, help="ratio of a layer's rank [1.0]")
     search.add_argument("--weight", type=float, metavar="X", default=1.0, help="of the cost, in 'weighted' [1.0]")
+    search.add_argument(
+        "--groups", nargs="+", metavar="PATTERN", default=(), help="layers with such names share a ratio, as 'layer1.*'"
+    )
     search.add_argument("--data-dir", type=Path, metavar="PATH", help="[as in the recipe]")
     search.set_defaults(run=_search)
 
@@ -221,7 +224,7 @@ def _search(options: argparse.Namespace) -> None:
 
     overrides = {"data_dir": options.data_dir} if options.data_dir else {}
     names = ("folder", "trials", "objective", "sampler", "lowest", "highest", "weight")
-    given = {name: getattr(options, name) for name in names}
+    given = {**{name: getattr(options, name) for name in names}, "groups": tuple(options.groups)}
     best = search(Search(read_config(options.recipe, overrides), **given), console=Console())
     print(f"best: {best.summary()}\n{options.folder / 'plan.json'}: train it with lrpet train {options.recipe} --plan")
 

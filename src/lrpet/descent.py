@@ -25,9 +25,10 @@ class Descent:
         start: Fraction of it before which nothing is pruned.
         end: Fraction from which the plan's ranks hold, above `start`.
         shape: How the ranks fall in between.
-        replan: Called before each projection until `end`; its plan is in force from then on, so that ranks are allocated by
-            the spectra of the moment: `lambda: lrpet.plan(model, example, macs=0.45, allocate="energy")`. The projector's
-            `plan` is the one in force: factorise with it.
+        replan: Called before each projection up to the first at which the ranks are the plan's; its plan is in force from
+            then on, so that ranks are allocated by the weights of the moment:
+            `lambda: lrpet.plan(model, example, macs=0.45, allocate="energy")`. Where no projection comes before `end`, that
+            is once. The projector's `plan` is the one in force: factorise with it.
 
     Raises ValueError if a number or the shape is out of range.
     """

@@ -103,7 +103,7 @@ def load(
     compact = skeleton(model, plan)
     try:
         _match_dtypes(compact, folder / WEIGHTS)
-        _load_weights(compact, folder / WEIGHTS)
+        load_weights(compact, folder / WEIGHTS)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"{folder / WEIGHTS} does not fit this {type(model).__name__}: the file is damaged, or `model` is not the "
@@ -200,7 +200,7 @@ def _umask() -> int:
     return mask
 
 
-def _load_weights(model: nn.Module, weights: Path) -> None:
+def load_weights(model: nn.Module, weights: Path) -> None:
     """Fill `model` from the file, which keeps one name of tensors that are shared. Raises RuntimeError if they do not fit."""
     own = model.state_dict()
     state = OrderedDict(load_file(weights))

@@ -88,6 +88,7 @@ class Projector:
         self._model = model
         self._bases: dict[str, Tensor] = {}
         self._waits: dict[str, tuple[int, int]] = {}  # projections to let pass before a warm start is tried again
+        self._settled = False  # whether falling ranks have come down to the plan's
         self._adopt(plan)
 
     def step(self) -> Report | None:
@@ -105,9 +106,10 @@ class Projector:
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
         start = time.perf_counter()
-        if self.descent is not None:  # the ranks of this step, by a new plan if one is made for every projection
-            replan, frozen = self.descent.replan, self.descent.progress(self.steps) == 1
-            self._adopt(self.plan if replan is None or frozen else replan())
+        if self.descent is not None:  # the ranks of this step, by a new plan as long as they move
+            replan = None if self._settled else self.descent.replan
+            self._adopt(self.plan if replan is None else replan())
+            self._settled = self._ranks == {name: self.plan.ranks[name] for name in self._ranks}
         scales = {name: self._rows(name, row_scale(norm)) for name, norm in self._batch_norms.items()}
         energies = self._finite_energies(scales)
         found = self._subspaces(scales, energies)
@@ -296,19 +298,20 @@ class Projector:
             "steps": self.steps,
             "seconds": self.seconds,
             "ranks": self.plan.ranks,
-            **({"plan": self.plan.to_dict()} if self.descent is not None else {}),
+            **({"plan": self.plan.to_dict(), "settled": self._settled} if self.descent is not None else {}),
             "waits": {name: list(wait) for name, wait in self._waits.items()},
             "bases": dict(self._bases),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`. Raises ValueError if it belongs to a projector with other layers or ranks."""
-        optional = {"bases", "waits", "plan"}
+        optional = {"bases", "waits", "plan", "settled"}
         needed = self.state_dict().keys() - optional
         if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
         if self.descent is not None and "plan" in state:
             self._adopt(Plan.from_dict(state["plan"]))
+            self._settled = bool(state.get("settled"))
         if state["ranks"] != self.plan.ranks:
             changed = sorted(dict(state["ranks"].items() ^ self.plan.ranks.items()))
             raise ValueError(

@@ -36,6 +36,11 @@ class Config(BaseModel):
     data_dir: Path | None = _field("network and data", None, "where the data set's files are, or are downloaded to")
     image_size: int | None = _field("network and data", None, "for folder data: side in pixels (default 224)", ge=1)
     pretrained: bool = _field("network and data", False, "start from the library's weights (timm:, torchvision:)")
+    start: Path | None = _field(
+        "network and data",
+        None,
+        "start from weights of this very network: a safetensors file, or a folder of `lrpet.save` or of a dense run",
+    )
     holdout: float = _field("network and data", 0.1, "fraction of the training set kept for validation", ge=0, lt=1)
     crop_padding: int | None = _field(
         "network and data", None, "random crop after this padding (default: the data's usual)", ge=0
@@ -56,13 +61,17 @@ class Config(BaseModel):
     params: float | None = _field("compression", None, "budget: parameters, likewise", gt=0)
     bytes: float | None = _field("compression", None, "budget: bytes of all parameters and buffers, likewise", gt=0)
     descent: float | None = _field(
-        "compression", None, "let ranks fall from full to the budget's over this fraction of training", gt=0, le=1
+        "compression",
+        None,
+        "let ranks fall from full to the budget's, at the projections that come by this fraction of training",
+        gt=0,
+        le=1,
     )
     descent_shape: Literal["cubic", "linear", "step"] = _field("compression", "cubic", "how they fall")
-    allocate: Literal["uniform", "energy", "threshold"] = _field(
+    allocate: Literal["uniform", "energy", "threshold", "sensitivity"] = _field(
         "compression",
         "uniform",
-        "divide the budget among the layers: equally, or, with descent, by the spectra on the way",
+        "divide the budget among the layers: equally, or, with descent, by the weights on the way, or what they do to the loss",
     )
     min_rank: int = _field("compression", 1, "no lower rank than this", ge=1)
     max_rank: int | None = _field("compression", None, "no higher rank than this", ge=1)
@@ -138,8 +147,8 @@ class Config(BaseModel):
             )
         if self.allocate != "uniform" and (self.descent is None or self.keep is not None):
             raise ValueError(
-                f"allocate={self.allocate} divides a budget of macs, params or bytes by the spectra of trained weights: it "
-                "goes with such a budget, and with descent, which lets the ranks follow them"
+                f"allocate={self.allocate} divides a budget of macs, params or bytes by what trained weights are: it "
+                "goes with such a budget, and with descent, which says when"
             )
         if self.method == "dense" and given:
             raise ValueError(f"method dense takes no budget; got {' and '.join(given)}")

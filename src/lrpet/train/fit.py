@@ -17,10 +17,11 @@ import lrpet
 from lrpet.train.augment import Augment
 from lrpet.train.config import Config
 from lrpet.train.console import Console
+from lrpet.train.descent import descent
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
-from lrpet.train.task import Task, make_plan
+from lrpet.train.task import Task
 
 
 @dataclass
@@ -85,7 +86,7 @@ def _fit(
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
-        ranks=_descent(config, network, task, len(steps)),
+        ranks=descent(config, network, task, len(steps), accelerator),
         solver=config.solver,
     )
     augment = Augment(config, len(task.dataset.classes))
@@ -130,22 +131,6 @@ def _fit(
     network = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).to("cpu")
     seconds = {"training": progress.seconds, "projecting": projector.seconds, "cpu": progress.cpu_seconds}
     return Trained(network, projector.plan, accelerator.device, seconds)
-
-
-def _descent(config: Config, network: nn.Module, task: Task, steps_per_epoch: int) -> lrpet.Descent | None:
-    if config.descent is None:
-        return None
-
-    def replan() -> lrpet.Plan:
-        device = next(network.parameters()).device
-        return make_plan(config, network, task.example.to(device), allocate=config.allocate)
-
-    return lrpet.Descent(
-        config.epochs * steps_per_epoch,
-        end=config.descent,
-        shape=config.descent_shape,
-        replan=None if config.allocate == "uniform" else replan,
-    )
 
 
 def _accelerator(config: Config) -> Accelerator:

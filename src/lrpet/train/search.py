@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 import lrpet
+from lrpet.allocate import ROUNDING
 from lrpet.ranks import uniform_rank
 from lrpet.train.config import Config
 from lrpet.train.console import Console
@@ -54,6 +56,8 @@ class Search:
     """Bounds of the ratio of each layer: of its rank, or, with "budget", of the layers to each other."""
     weight: float = 1.0
     """λ of "weighted"."""
+    groups: tuple[str, ...] = ()
+    """Name patterns: the layers that are like one share a ratio, those that are like none have their own each."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -76,13 +80,22 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     Raises ValueError if the folder holds another search, or the recipe does not fit the data or network.
     """
     console = console or Console(quiet=True)
-    _claim(options)
+    new = _claim(options)
     task = Task.of(options.recipe)
     full = lrpet.plan(task.network, task.example, keep=1.0, factorize_all=True, include=_like(task.plan))
+    group_of = _groups(full, options.groups)
     study = _study(options)
+    if (
+        new and options.objective == "budget"
+    ):  # the same ratio everywhere, to begin with: nothing worse is ever returned
+        study.enqueue_trial(dict.fromkeys(group_of.values(), options.highest))
 
     def trial(trial: optuna.Trial) -> float | tuple[float, float]:
-        ratios = {name: trial.suggest_float(name, options.lowest, options.highest, log=True) for name in full.ranks}
+        suggested = {
+            group: trial.suggest_float(group, options.lowest, options.highest, log=True)
+            for group in dict.fromkeys(group_of.values())
+        }
+        ratios = {name: suggested[group] for name, group in group_of.items()}
         plan = lrpet.plan(
             task.network, task.example, ranks=_ranks(full, ratios, options), rectify=options.recipe.rectify
         )
@@ -108,11 +121,12 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     return best
 
 
-def _claim(options: Search) -> None:
-    """Make the folder, or see that it is that of this very search."""
+def _claim(options: Search) -> bool:
+    """Make the folder, or see that it is that of this very search; whether it was made."""
     described = {
         "recipe": options.recipe.model_dump(mode="json", exclude={"output", "data_dir", "num_workers"}),
-        "search": [options.objective, options.sampler, options.lowest, options.highest, options.weight],
+        "search": {name: getattr(options, name) for name in ("objective", "sampler", "lowest", "highest", "weight")}
+        | {"groups": list(options.groups)},
     }
     text = yaml.safe_dump(described, sort_keys=False)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -120,9 +134,11 @@ def _claim(options: Search) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
+        return True
     except FileExistsError:
         if path.read_text(encoding="utf-8") != text:
             raise ValueError(f"{options.folder} holds another search (see {path}): choose another folder") from None
+        return False
 
 
 def _study(options: Search) -> optuna.Study:
@@ -148,6 +164,17 @@ def _like(plan: lrpet.Plan) -> Any:
     return lambda module, name: name in plan.ranks
 
 
+def _groups(full: lrpet.Plan, patterns: tuple[str, ...]) -> dict[str, str]:
+    """{layer name: what its ratio is called}, a pattern or the name."""
+    groups = {name: next((p for p in patterns if fnmatchcase(name, p)), name) for name in full.ranks}
+    if unlike := [pattern for pattern in patterns if pattern not in groups.values()]:
+        raise ValueError(
+            f"groups names {', '.join(unlike)}, which no layer's name is like that is in no earlier one: "
+            f"{', '.join(full.ranks)}"
+        )
+    return groups
+
+
 def _ranks(full: lrpet.Plan, ratios: Mapping[str, float], options: Search) -> dict[str, int]:
     """From ratios to ranks; with "budget", the ratios times the largest factor that meets it."""
     layers = {layer.name: layer for layer in full.layers if layer.rank is not None}
@@ -168,13 +195,19 @@ def _ranks(full: lrpet.Plan, ratios: Mapping[str, float], options: Search) -> di
         costs = (
             min(layer.macs_dense, chosen[name] * layer.macs // layer.shape.full_rank) for name, layer in layers.items()
         )
-        return fixed + sum(costs) <= budget
+        return fixed + sum(costs) <= budget * (1 + ROUNDING)
 
     low, high = 0.0, 1 / min(ratios.values())
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(ranks(middle)) else (low, middle)
-    return ranks(low)
+    chosen = ranks(low)
+    # What rounding down left goes to those that it took most from.
+    wanted = {name: min(1.0, low * ratios[name]) * layer.shape.full_rank for name, layer in layers.items()}
+    for name in sorted(layers, key=lambda name: chosen[name] - wanted[name]):
+        more = {**chosen, name: chosen[name] + 1}
+        chosen = more if chosen[name] < wanted[name] and fits(more) else chosen
+    return chosen
 
 
 def _trained(options: Search, plan: lrpet.Plan, trial: optuna.Trial) -> tuple[float, float]:

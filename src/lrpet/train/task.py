@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import lrpet
 from lrpet import models
+from lrpet.files import load_weights
 from lrpet.train import data
 from lrpet.train.batches import batches
 from lrpet.train.config import Config
@@ -48,6 +51,8 @@ class Task:
             pretrained=config.pretrained,
             arguments=config.model_args,
         )
+        if config.start is not None:
+            _load(config.start, network)
         example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
         return cls(dataset, train_part, validation, network, make_plan(config, network, example), example)
 
@@ -73,7 +78,7 @@ def make_plan(
     network: nn.Module,
     example: Tensor,
     *,
-    allocate: Literal["uniform", "energy", "threshold"] = "uniform",
+    allocate: Literal["uniform", "energy", "threshold"] | Mapping[str, Sequence[float]] = "uniform",
 ) -> lrpet.Plan:
     """What the config's budget means for `network` with its weights as they are."""
     if config.method == "dense":
@@ -96,10 +101,24 @@ def make_plan(
         max_rank=config.max_rank,
         multiple_of=config.multiple_of,
         rectify=config.rectify,
-        include=_chosen(config.layers) if config.layers else None,
+        include=chosen(config),
         factorize_all=config.factorize_all,
     )
 
 
-def _chosen(patterns: tuple[str, ...]) -> Callable[[nn.Module, str], bool]:
-    return lambda module, name: any(fnmatchcase(name, pattern) for pattern in patterns)
+def _load(start: Path, network: nn.Module) -> None:
+    tried = [start, start / "model.safetensors", start / "compact" / "model.safetensors"]
+    file = next((path for path in tried if path.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"start={start}: no file, nor a folder with model.safetensors in it")
+    try:
+        load_weights(network, file)
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"start={file} does not hold the weights of this network: {error}") from None
+
+
+def chosen(config: Config) -> Callable[[nn.Module, str], bool] | None:
+    """The layers that may be factorised, as `lrpet.plan` takes them."""
+    if not config.layers:
+        return None
+    return lambda module, name: any(fnmatchcase(name, pattern) for pattern in config.layers)

@@ -1,0 +1,103 @@
+"""LRPET at other ranks than the same fraction of each: the multiply-adds are those of the run's plan, divided otherwise.
+
+But for the falling ones, training goes as in LRPET "from half of the training on", and the ranks are chosen at its first
+projection, by the weights of that moment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import lrpet
+from benchmarks.accuracy.methods.lrpet import late, train_with
+from benchmarks.accuracy.run import Cell, Run, alone
+from lrpet.train.console import Console
+from lrpet.train.search import Search, search
+
+#: Of the search: trainings of one epoch each.
+TRIALS = 24
+
+
+def by_energy(run: Run) -> nn.Module:
+    """The ranks that keep most, each layer counting by the fraction of its energy that it keeps."""
+    return train_with(run, **late(run), **_macs(run), descent=0.5, allocate="energy")
+
+
+def by_threshold(run: Run) -> nn.Module:
+    """The same fraction of energy pruned from every layer."""
+    return train_with(run, **late(run), **_macs(run), descent=0.5, allocate="threshold")
+
+
+def by_sensitivity(run: Run) -> nn.Module:
+    """The ranks that keep most of what the singular values are worth to the loss."""
+    return train_with(run, **late(run), **_macs(run), descent=0.5, allocate="sensitivity")
+
+
+def falling(run: Run) -> nn.Module:
+    """Ranks that fall to the plan's over six tenths of the training, a projection every 50 steps; then ever more often."""
+    return train_with(run, **_falling())
+
+
+def falling_by_energy(run: Run) -> nn.Module:
+    """The same, the multiply-adds allocated anew at every projection: to keep most energy."""
+    return train_with(run, **_falling(), **_macs(run), allocate="energy")
+
+
+def falling_by_threshold(run: Run) -> nn.Module:
+    """The same, pruning the same fraction of every layer's energy."""
+    return train_with(run, **_falling(), **_macs(run), allocate="threshold")
+
+
+def searched(run: Run) -> nn.Module:
+    """The best ranks of a search, whose cost is not counted: a ratio for each stage's first and second convolutions.
+
+    Its trials are single epochs from the dense network of seed 0, whose plan all seeds share.
+    """
+    plan = lrpet.Plan.from_json((_search(run) / "plan.json").read_text(encoding="utf-8"))
+    return train_with(run, plan, **late(run))
+
+
+def _search(run: Run) -> Path:
+    cell = run.cell
+    first = Cell(cell.model, cell.data, "search", cell.keep, cell.epochs, 0)
+    folder = run.work / "shared" / first.name
+    with alone(folder):
+        if not (folder / "plan.json").exists():
+            of_first = run.with_seed(0)
+            start = of_first.work / "shared" / f"{first.name}-start"
+            dense = of_first.dense(cell.epochs)
+            nothing = lrpet.plan(dense, of_first.task.example, ranks={})
+            lrpet.save(lrpet.factorize(dense, nothing), start, overwrite=True)
+            recipe = of_first.config(
+                Path("unused"),
+                cell.keep,
+                {
+                    **_macs(run),
+                    "epochs": 1,
+                    "start": start,
+                    "lr": 0.05,
+                    "every": 50,
+                    "every_last": 5,
+                    "shrink_from": 0.0,
+                },
+            )
+            groups = sorted({_group(name) for name in run.plan.ranks})
+            search(Search(recipe, folder, trials=TRIALS, groups=tuple(groups)), console=Console())
+    return folder
+
+
+def _group(name: str) -> str:
+    """`layer1.0.conv2` is one of `layer1.*.conv2`."""
+    parts = name.split(".")
+    return ".".join("*" if part.isdigit() else part for part in parts)
+
+
+def _falling() -> dict[str, Any]:
+    return {"every": 50, "shrink_from": 0.6, "descent": 0.6}
+
+
+def _macs(run: Run) -> dict[str, Any]:
+    return {"keep": None, "macs": run.plan.macs / run.plan.macs_dense}
