@@ -486,12 +486,12 @@ def test_nothing_changes_if_no_solver_converges(monkeypatch: pytest.MonkeyPatch)
     solve = leading
 
     def failing(stack: Tensor, rank: int, **options: Any) -> Any:
-        if stack.shape == projector._stack(last).shape:
+        if stack.shape == last.matrices().shape:
             raise torch.linalg.LinAlgError  # type: ignore[attr-defined]
         return solve(stack, rank, **options)
 
-    monkeypatch.setattr("lrpet.projector.leading", failing)
-    with pytest.raises(ValueError, match=r"no solver converged for " + last[0]):
+    monkeypatch.setattr("lrpet.warm.leading", failing)
+    with pytest.raises(ValueError, match=r"no solver converged for " + last.names[0]):
         projector.project()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 

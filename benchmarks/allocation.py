@@ -1,0 +1,131 @@
+"""What singular values should count for when a budget is divided: trained networks, cut without retraining.
+
+    python -m benchmarks.allocation OUT.json --networks DENSE [DENSE …] --data cifar10 --data-dir DATA --macs 0.45 0.29
+
+DENSE are folders of `lrpet.save` with a trained dense network. Each is cut to each budget by each way of counting, its batch
+norms' statistics are re-estimated on training images, and it is scored on the held-out ones of the training's seed. Ways:
+
+    uniform       the same fraction of every rank
+    threshold     the same fraction of energy pruned from every layer
+    fraction      a layer counts by the fraction of its folded energy that it keeps (`allocate="energy"`)
+    unfolded      the same of the weight without its batch norm
+    absolute      by the folded energy that it keeps
+    logarithm     by the logarithm of the fraction, that is, the product of all fractions
+    sensitivity   by the second order of the loss (`lrpet.sensitivity`)
+    layers        by the fraction, times what the whole layer is worth by `lrpet.sensitivity`
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
+
+import lrpet
+from lrpet.profile import profile
+from lrpet.train.config import make_config
+from lrpet.train.measure import score
+from lrpet.train.provenance import provenance
+from lrpet.train.task import Task
+from lrpet.unfolding import folded_energies
+
+#: Batches of training images, for sensitivity and for batch norm's statistics.
+BATCHES = 64
+
+Worths = dict[str, list[float]]
+
+
+def worths_of(network: nn.Module, task: Task, batches: Callable[[], Any]) -> dict[str, str | Worths]:
+    """{way of counting: what `lrpet.plan` takes as `allocate`}."""
+    whole = lrpet.plan(network, task.example, keep=1.0, factorize_all=True)
+    bare = lrpet.plan(network, task.example, keep=1.0, factorize_all=True, rectify=False)
+    folded, unfolded = energies(network, whole, task.example), energies(network, bare, task.example)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    sensitivity = lrpet.sensitivity(network, whole, batches(), loss)
+    fraction = {name: [value / sum(values) for value in values] for name, values in folded.items()}
+    logarithm = {}
+    for name, values in fraction.items():
+        kept = [max(1e-30, sum(values[: i + 1])) for i in range(len(values))]
+        logarithm[name] = [0.0, *(max(0.0, math.log(b / a)) for a, b in itertools.pairwise(kept))]
+    return {
+        "uniform": "uniform",
+        "threshold": "threshold",
+        "fraction": fraction,
+        "unfolded": {name: [value / sum(values) for value in values] for name, values in unfolded.items()},
+        "absolute": folded,
+        "logarithm": logarithm,
+        "sensitivity": sensitivity,
+        "layers": {name: [sum(sensitivity[name]) * value for value in values] for name, values in fraction.items()},
+    }
+
+
+def energies(network: nn.Module, plan: lrpet.Plan, example: Tensor) -> Worths:
+    """Squared singular values, of the weights with the batch norms that the plan has."""
+    partners = {layer.name: layer.batch_norm for layer in plan.layers}
+    found = {}
+    for layer in profile(network, example):
+        if layer.name in plan.ranks:
+            layer = layer if partners[layer.name] else replace(layer, batch_norm=None)
+            found[layer.name] = folded_energies(layer, "channel", network).sum(0).tolist()
+    return found
+
+
+def measure(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+    settings = {"model": given.model, "data": given.data, "data_dir": given.data_dir, "method": "dense"}
+    config = make_config({**settings, "start": folder, "seed": seed_of(folder)})
+    task = Task.of(config)
+    network = task.network.eval()
+    device = torch.device("cpu")
+
+    def batches() -> Any:
+        return itertools.islice(task.batches(config, task.train, device, training=True), BATCHES)
+
+    def scored(model: nn.Module) -> Mapping[str, float]:
+        result = score(model, task.batches(config, task.validation, device, training=False))
+        return {"val_accuracy": result.accuracy, "val_loss": result.loss}
+
+    rows: list[dict[str, Any]] = [{"network": folder.parent.name, "way": "dense", "macs": 1.0, **scored(network)}]
+    for (way, allocate), macs in itertools.product(worths_of(network, task, batches).items(), given.macs):
+        plan = lrpet.plan(network, task.example, macs=macs, allocate=allocate)  # type: ignore[arg-type]
+        compact = lrpet.factorize(network, plan)
+        update_bn(batches(), compact)
+        row = {"way": way, "macs": plan.macs / plan.macs_dense, "budget": macs, **scored(compact), "ranks": plan.ranks}
+        rows.append({"network": folder.parent.name, **row})
+        print(f"{folder.parent.name} {way} {macs:g}: {row['val_accuracy']:.2%}, loss {row['val_loss']:.3f}", flush=True)
+    return rows
+
+
+def seed_of(folder: Path) -> int:
+    """The harness's folders end in it; the split of the data hangs on it."""
+    return int(folder.parent.name.rsplit("-", 1)[-1])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--networks", nargs="+", type=Path, required=True)
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--macs", nargs="+", type=float, default=[0.45, 0.29])
+    given = parser.parse_args(argv)
+    source = provenance()
+    rows = [row for folder in given.networks for row in measure(folder, given)]
+    given.out.write_text(json.dumps({**source, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
