@@ -45,3 +45,16 @@ def matrix_params(model: nn.Module) -> int:
 
 def images(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small_network(seed: int = 0) -> nn.Sequential:
+    """For images of shape (3, 6, 6) in 4 classes: a convolution with and one without a batch norm, and a classifier."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 3),
+        nn.Flatten(),
+        nn.Linear(192, 4),
+    )

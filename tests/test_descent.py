@@ -8,24 +8,12 @@ from typing import Any
 import pytest
 import torch
 from helpers import images
+from helpers import small_network as network
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lrpet
-
-
-def network(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 12, 3, padding=1),
-        nn.BatchNorm2d(12),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3),
-        nn.Flatten(),
-        nn.Linear(192, 4),
-    )
-
 
 X, Y = images(16, 3, 6, 6), torch.arange(16) % 4
 
@@ -146,6 +134,29 @@ def test_ranks_are_allocated_anew_until_they_are_frozen() -> None:
     assert projector.plan == frozen
     for name, module in frozen.modules(model).items():
         assert rank_of(module.weight) <= frozen.ranks[name]
+
+
+def test_without_an_earlier_projection_a_plan_is_made_once() -> None:
+    model, made = network(), []
+
+    def replan() -> lrpet.Plan:
+        made.append(lrpet.plan(model, X[:1], macs=0.4, allocate="energy"))
+        return made[-1]
+
+    def projector() -> lrpet.Projector:
+        descent = lrpet.Descent(21, end=0.5, replan=replan)
+        return lrpet.Projector(model, lrpet.plan(model, X[:1], macs=0.4), every=lrpet.Shrinking(21), ranks=descent)
+
+    first = projector()
+    train(model, first, 12)
+    assert len(made) == 1
+    assert first.plan == made[0]
+    resumed = projector()
+    resumed.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(model, resumed, 9)
+    assert len(made) == 1
+    assert resumed.plan == first.plan
+    assert {name: layer.rank for name, layer in resumed.project().layers.items()} == made[0].ranks
 
 
 @pytest.mark.parametrize("cut", [6, 14])

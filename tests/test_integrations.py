@@ -16,6 +16,7 @@ import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from helpers import images
+from helpers import small_network as network
 from timm import optim as timm_optim
 from timm import scheduler as timm_scheduler
 from timm import utils as timm_utils
@@ -27,18 +28,6 @@ import lrpet
 from lrpet.integrations.huggingface import ProjectorCallback, from_pretrained, save_pretrained
 from lrpet.integrations.lightning import ProjectorCallback as LightningCallback
 from lrpet.integrations.optimizer import attach
-
-
-def network(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 12, 3, padding=1),
-        nn.BatchNorm2d(12),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3),
-        nn.Flatten(),
-        nn.Linear(192, 4),
-    )
 
 
 def data() -> DataLoader[tuple[Tensor, ...]]:

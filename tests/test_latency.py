@@ -84,7 +84,7 @@ class Twice(nn.Module):
         return self.head(self.same(self.twice(self.twice(x))).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
 @pytest.mark.filterwarnings("ignore")
 def test_measuring(runtime: Any) -> None:
     model = Twice().train()

@@ -60,6 +60,19 @@ def test_a_search_leaves_its_best_plan(tmp_path: Path, objective: Any) -> None:
     assert not list((given.folder / "trials").iterdir())
 
 
+def test_layers_of_a_group_share_a_ratio(tmp_path: Path) -> None:
+    groups = ("layer1.*", "layer[23].*.conv1")
+    given = options(tmp_path / "search", groups=groups)
+    search(given)
+    (uniform, other) = complete(given)
+    assert set(uniform.params) == {*groups, "conv1", *(f"layer{i}.{j}.conv2" for i in (2, 3) for j in range(3))}
+    assert set(uniform.params.values()) == {given.highest}  # the same everywhere is tried first
+    ranks = lrpet.Plan.from_dict(other.user_attrs["plan"]).ranks
+    assert len({rank for name, rank in ranks.items() if name.startswith("layer1.")}) <= 2  # apart by rounding
+    with pytest.raises(ValueError, match=r"groups names layer9\.\*"):
+        search(options(tmp_path / "other", groups=("layer1.*", "layer9.*")))
+
+
 def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = options(tmp_path / "search", trials=3)
     fit = module.fit  # type: ignore[attr-defined]

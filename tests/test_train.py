@@ -127,12 +127,13 @@ def test_killed_run_resumes_to_the_same_bits(
     assert steps[0] == steps[1]
 
 
-def test_ranks_that_fall_to_a_budget_divided_by_energy(tmp_path: Path) -> None:
-    options = {"every": 4, "descent": 0.6, "allocate": "energy", "multiple_of": 2, "macs": 0.4, "params": 0.5}
+@pytest.mark.parametrize(("how", "said"), [("energy", "most energy"), ("sensitivity", "most worth")])
+def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path, how: str, said: str) -> None:
+    options = {"every": 4, "descent": 0.6, "allocate": how, "multiple_of": 2, "macs": 0.4, "params": 0.5}
     summary = run(quick(tmp_path / "run", epochs=3, **options))
     plan = lrpet.Plan.from_json((tmp_path / "run" / "plan.json").read_text())
     assert summary["budget"] == plan.budget
-    assert plan.budget.startswith("macs=0.4, params=0.5 (most energy")
+    assert plan.budget.startswith(f"macs=0.4, params=0.5 ({said}")
     assert summary["macs"] == plan.macs <= 0.4 * summary["macs_dense"]
     assert summary["params"] == plan.params <= 0.5 * summary["params_dense"]
     assert all(rank % 2 == 0 for rank in plan.ranks.values())
@@ -140,6 +141,23 @@ def test_ranks_that_fall_to_a_budget_divided_by_energy(tmp_path: Path) -> None:
     assert loaded.lrpet_plan == plan
     with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
         quick(tmp_path / "other", allocate="energy")
+
+
+def test_a_run_starts_from_given_weights(tmp_path: Path) -> None:
+    dense = tmp_path / "dense"
+    run(quick(dense, method="dense", macs=None, epochs=1))
+    given = weights(dense)
+    for start in (dense, dense / "compact", dense / "compact" / "model.safetensors"):
+        network = Task.of(quick(tmp_path / "other", start=start)).network.state_dict()
+        assert given.keys() == network.keys()
+        assert all(torch.equal(given[name], network[name]) for name in given)
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no file, nor a folder with model\.safetensors"):
+        Task.of(quick(tmp_path / "other", start=tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="does not hold the weights of this network"):
+        Task.of(quick(tmp_path / "other", start=dense, model="resnet32"))
+    (tmp_path / "broken").write_text("no weights")
+    with pytest.raises(ValueError, match="does not hold the weights of this network"):
+        Task.of(quick(tmp_path / "other", start=tmp_path / "broken"))
 
 
 def test_resume_without_a_checkpoint_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
