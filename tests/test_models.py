@@ -42,7 +42,7 @@ def test_zoo_has_the_known_sizes(name: str, millions_of_macs: float, millions_of
 
 
 def test_every_name_is_in_the_list_of_known_sizes() -> None:
-    assert models.names() == ["resnet20", "resnet32", "resnet56", "resnet110", "vgg16_bn", "googlenet"]
+    assert models.names() == ["resnet8", "resnet20", "resnet32", "resnet56", "resnet110", "vgg16_bn", "googlenet"]
 
 
 @pytest.mark.parametrize("name", ["resnet20", "googlenet"])

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import figures
+from benchmarks.accuracy.methods import lrpet
 
 Results = list[dict[str, Any]]
 
+#: What others are compared with.
+LEADING = "lrpet_late"
 TITLES = {
     "dense": "dense (not compact)",
-    "lrpet_late": "LRPET (from half of the training on)",
-    "lrpet_late_neither": "projection alone (from half on)",
+    LEADING: lrpet.VARIANTS[LEADING][0],
     "by_energy": "LRPET, ranks by energy",
     "by_threshold": "LRPET, ranks by threshold",
     "by_sensitivity": "LRPET, ranks by sensitivity",
@@ -27,11 +29,7 @@ TITLES = {
     "falling": "LRPET, ranks falling",
     "falling_by_energy": "LRPET, ranks falling, by energy",
     "falling_by_threshold": "LRPET, ranks falling, by threshold",
-    "lrpet": "LRPET (from the start, interval shrinking)",
-    "no_energy_transfer": "no energy transfer (from the start)",
-    "no_rectification": "no rectification (from the start)",
-    "neither": "projection alone (from the start)",
-    "lrpet_authors": "LRPET (the authors' schedule)",
+    **{name: title for name, (title, _) in lrpet.VARIANTS.items() if name != LEADING},
     "truncation": "dense, cut at the end",
     "svd_retrain": "dense, SVD, retrained",
     "factors": "factors from scratch",
@@ -39,8 +37,6 @@ TITLES = {
     "trp": "TRP",
     "pruning": "channel pruning, retrained",
 }
-#: What others are compared with.
-LEADING = "lrpet_late"
 VERDICTS = Path(__file__).with_name("verdicts.md")
 
 INTRODUCTION = """\

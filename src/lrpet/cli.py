@@ -100,7 +100,7 @@ def _add_plan(commands: Any) -> None:
         help="print what a budget means for every layer of a network",
         description="Print what becomes of every layer of a network, and what that saves.",
     )
-    plan.add_argument("model", help="resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME")
+    plan.add_argument("model", help="resnet8/20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME")
     plan.add_argument("--keep", type=float, metavar="X", help="fraction of every layer's rank to keep")
     for name, what in (("macs", "multiply-adds"), ("params", "parameters"), ("bytes", "bytes")):
         plan.add_argument(
@@ -158,7 +158,7 @@ def _add_profile_latency(commands: Any) -> None:
         help="measure what layers take, dense and factorised",
         description="Measure every distinct layer of a network, dense and at a ladder of ranks, on this machine.",
     )
-    measure.add_argument("model", help="resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME")
+    measure.add_argument("model", help="resnet8/20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME")
     measure.add_argument("table", type=Path, metavar="TABLE.json", help="where the table goes")
     measure.add_argument("--runtime", choices=("eager", "compile", "onnxruntime"), default="eager", help="[eager]")
     measure.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[cpu]")

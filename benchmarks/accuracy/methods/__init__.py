@@ -21,10 +21,7 @@ from benchmarks.accuracy.run import Run
 
 METHODS: dict[str, Callable[[Run], nn.Module]] = {
     "dense": dense.train,
-    "lrpet": lrpet.train,
-    "lrpet_authors": lrpet.train_as_authors,
-    "lrpet_late": lrpet.train_late,
-    "lrpet_late_neither": lrpet.train_late_with_neither,
+    **lrpet.METHODS,
     "by_energy": ranks.by_energy,
     "by_threshold": ranks.by_threshold,
     "by_sensitivity": ranks.by_sensitivity,
@@ -32,9 +29,6 @@ METHODS: dict[str, Callable[[Run], nn.Module]] = {
     "falling_by_energy": ranks.falling_by_energy,
     "falling_by_threshold": ranks.falling_by_threshold,
     "searched": ranks.searched,
-    "no_energy_transfer": lrpet.train_without_energy_transfer,
-    "no_rectification": lrpet.train_without_rectification,
-    "neither": lrpet.train_with_neither,
     "truncation": truncation.train,
     "svd_retrain": svd_retrain.train,
     "factors": factors.train,

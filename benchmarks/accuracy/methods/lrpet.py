@@ -1,11 +1,9 @@
-"""LRPET (Guo et al., 2024), and the same without its parts.
-
-Where nothing else is said, a projection an epoch for the first half of the training and then ever more often, down to every
-5 steps.
-"""
+"""LRPET (Guo et al., 2024) as lrpet has it by default, by its authors' schedule, and with one thing changed at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -13,48 +11,38 @@ from torch import nn
 import lrpet
 from benchmarks.accuracy.run import Run
 
-SCHEDULE: dict[str, Any] = {"every": "epoch", "every_last": 5, "shrink_from": 0.5}
+NO_TRANSFER, NO_RECTIFICATION = {"energy_transfer": False}, {"rectify": False}
+#: A projection an epoch for the first half of the training and then ever more often, down to every 5 steps.
+FROM_START: dict[str, Any] = {"every": "epoch", "every_last": 5, "shrink_from": 0.5}
+
+#: {method: its title, what it changes of the trainer's defaults}. These project from half of the training on, ever more often
+#: down to every 5 steps.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lrpet_late": ("LRPET (from half of the training on)", {}),
+    "late_no_energy_transfer": ("no energy transfer (from half on)", NO_TRANSFER),
+    "late_no_rectification": ("no rectification (from half on)", NO_RECTIFICATION),
+    "lrpet_late_neither": ("projection alone (from half on)", {**NO_TRANSFER, **NO_RECTIFICATION}),
+    "late_tail_0.5": ("tail halved instead of pruned (from half on)", {"tail_scale": 0.5}),
+    "late_tail_0.9": ("tail times 0.9 instead of pruned (from half on)", {"tail_scale": 0.9}),
+    "late_quarter": ("LRPET (from a quarter on)", {"every": 0.25}),
+    "late_three_quarters": ("LRPET (from three quarters on)", {"every": 0.75}),
+    "lrpet": ("LRPET (from the start, interval shrinking)", FROM_START),
+    "no_energy_transfer": ("no energy transfer (from the start)", {**FROM_START, **NO_TRANSFER}),
+    "no_rectification": ("no rectification (from the start)", {**FROM_START, **NO_RECTIFICATION}),
+    "neither": ("projection alone (from the start)", {**FROM_START, **NO_TRANSFER, **NO_RECTIFICATION}),
+    "lrpet_authors": ("LRPET (the authors' schedule: every epoch)", {"every": "epoch"}),
+    "every_100": ("LRPET (every 100 steps)", {"every": 100}),
+    "every_20": ("LRPET (every 20 steps)", {"every": 20}),
+    "every_5": ("LRPET (every 5 steps)", {"every": 5}),
+}
 
 
-def train(run: Run) -> nn.Module:
-    return train_with(run)
-
-
-def train_as_authors(run: Run) -> nn.Module:
-    """A projection an epoch, to the end."""
-    return train_with(run, every_last=None)
-
-
-def train_late(run: Run) -> nn.Module:
-    """No projection for the first half of the training, then one, and then ever more often down to every 5 steps."""
-    return train_with(run, **late(run))
-
-
-def train_late_with_neither(run: Run) -> nn.Module:
-    """The same, projection alone."""
-    return train_with(run, **late(run), energy_transfer=False, rectify=False)
-
-
-def train_without_energy_transfer(run: Run) -> nn.Module:
-    return train_with(run, energy_transfer=False)
-
-
-def train_without_rectification(run: Run) -> nn.Module:
-    return train_with(run, rectify=False)
-
-
-def train_with_neither(run: Run) -> nn.Module:
-    """Projection alone."""
-    return train_with(run, energy_transfer=False, rectify=False)
-
-
-def late(run: Run) -> dict[str, Any]:
-    """The first projection half-way."""
-    steps = run.cell.epochs * (len(run.task.train) // run.options["batch_size"])
-    return {"every": steps // 2, "shrink_from": 0.0}
-
-
-def train_with(run: Run, plan: lrpet.Plan | None = None, **changes: Any) -> nn.Module:
-    """LRPET at the ranks of `plan`, or the run's own, with these changes to its options."""
-    network = run.fit("train", run.network(), plan=plan or run.plan, **{**SCHEDULE, **changes})
+def train(run: Run, plan: lrpet.Plan | None = None, **changes: Any) -> nn.Module:
+    """LRPET at the ranks of `plan`, or the run's own, with these changes to the trainer's defaults."""
+    network = run.fit("train", run.network(), plan=plan or run.plan, **changes)
     return lrpet.factorize(network, run.phases[-1].plan)
+
+
+METHODS: dict[str, Callable[[Run], nn.Module]] = {
+    name: partial(train, **changes) for name, (_, changes) in VARIANTS.items()
+}

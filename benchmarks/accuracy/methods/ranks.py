@@ -1,7 +1,7 @@
 """LRPET at other ranks than the same fraction of each: the multiply-adds are those of the run's plan, divided otherwise.
 
-But for the falling ones, training goes as in LRPET "from half of the training on", and the ranks are chosen at its first
-projection, by the weights of that moment.
+But for the falling ones, training goes as with the trainer's defaults, and the ranks are chosen at its first projection,
+half-way, by the weights of that moment.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 import lrpet
-from benchmarks.accuracy.methods.lrpet import late, train_with
+from benchmarks.accuracy.methods.lrpet import train
 from benchmarks.accuracy.run import Cell, Run, alone
 from lrpet.train.console import Console
 from lrpet.train.search import Search, search
@@ -23,32 +23,32 @@ TRIALS = 24
 
 def by_energy(run: Run) -> nn.Module:
     """The ranks that keep most, each layer counting by the fraction of its energy that it keeps."""
-    return train_with(run, **late(run), **_macs(run), descent=0.5, allocate="energy")
+    return train(run, **_macs(run), descent=0.5, allocate="energy")
 
 
 def by_threshold(run: Run) -> nn.Module:
     """The same fraction of energy pruned from every layer."""
-    return train_with(run, **late(run), **_macs(run), descent=0.5, allocate="threshold")
+    return train(run, **_macs(run), descent=0.5, allocate="threshold")
 
 
 def by_sensitivity(run: Run) -> nn.Module:
     """The ranks that keep most of what the singular values are worth to the loss."""
-    return train_with(run, **late(run), **_macs(run), descent=0.5, allocate="sensitivity")
+    return train(run, **_macs(run), descent=0.5, allocate="sensitivity")
 
 
 def falling(run: Run) -> nn.Module:
     """Ranks that fall to the plan's over six tenths of the training, a projection every 50 steps; then ever more often."""
-    return train_with(run, **_falling())
+    return train(run, **_falling())
 
 
 def falling_by_energy(run: Run) -> nn.Module:
     """The same, the multiply-adds allocated anew at every projection: to keep most energy."""
-    return train_with(run, **_falling(), **_macs(run), allocate="energy")
+    return train(run, **_falling(), **_macs(run), allocate="energy")
 
 
 def falling_by_threshold(run: Run) -> nn.Module:
     """The same, pruning the same fraction of every layer's energy."""
-    return train_with(run, **_falling(), **_macs(run), allocate="threshold")
+    return train(run, **_falling(), **_macs(run), allocate="threshold")
 
 
 def searched(run: Run) -> nn.Module:
@@ -57,7 +57,7 @@ def searched(run: Run) -> nn.Module:
     Its trials are single epochs from the dense network of seed 0, whose plan all seeds share.
     """
     plan = lrpet.Plan.from_json((_search(run) / "plan.json").read_text(encoding="utf-8"))
-    return train_with(run, plan, **late(run))
+    return train(run, plan)
 
 
 def _search(run: Run) -> Path:
@@ -96,7 +96,7 @@ def _group(name: str) -> str:
 
 
 def _falling() -> dict[str, Any]:
-    return {"every": 50, "shrink_from": 0.6, "descent": 0.6}
+    return {"every": 50, "every_last": 5, "shrink_from": 0.6, "descent": 0.6}
 
 
 def _macs(run: Run) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lrpet.models.resnet import ResNet
 from lrpet.models.vgg import VGG16
 
 ZOO: dict[str, Callable[..., nn.Module]] = {
-    **{f"resnet{depth}": partial(ResNet, depth) for depth in (20, 32, 56, 110)},
+    **{f"resnet{depth}": partial(ResNet, depth) for depth in (8, 20, 32, 56, 110)},
     "vgg16_bn": VGG16,
     "googlenet": GoogLeNet,
 }

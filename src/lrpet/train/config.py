@@ -25,7 +25,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = _field(
-        "network and data", "resnet20", "resnet20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME"
+        "network and data", "resnet20", "resnet8/20/32/56/110, vgg16_bn, googlenet, timm:NAME, torchvision:NAME"
     )
     model_args: dict[str, Any] = _field(
         "network and data",
