@@ -121,6 +121,22 @@ def gradients_table(gradients: dict[str, Any]) -> list[str]:
     return lines
 
 
+def allocation_table(measured: dict[str, Any]) -> list[str]:
+    """Lines of Markdown: a row per way of counting, its accuracy at each budget."""
+    rows = [row for row in measured["rows"] if row["way"] != "dense"]
+    budgets = sorted({row["budget"] for row in rows}, reverse=True)
+    heads = [f"{what}, {budget:.0%} of the multiply-adds" for budget in budgets for what in ("accuracy", "loss")]
+    lines = [f"| a layer counts by | {' | '.join(heads)} |", "|" + "---|" * (1 + len(heads))]
+    for way in dict.fromkeys(row["way"] for row in rows):
+        cells = []
+        for budget in budgets:
+            chosen = [row for row in rows if (row["way"], row["budget"]) == (way, budget)]
+            losses = [row["val_loss"] for row in chosen]
+            cells += [spread([row["val_accuracy"] for row in chosen]), f"{statistics.mean(losses):.3f}"]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return lines
+
+
 def page(folder: Path) -> str:
     """The page as Markdown."""
     parts = [INTRODUCTION]
@@ -135,6 +151,15 @@ def page(folder: Path) -> str:
             parts.append(f"### keep {keep}\n\n" + "\n".join(table(group, keep)) + "\n")
         name = f"{model}-{data}-{epochs}".replace(":", "_")
         parts += [f"![{title}](benchmarks/figures/{kind}-{name}.svg)\n" for kind, title in figures.TITLES.items()]
+    for file in sorted(folder.glob("allocation-*.json")):
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        networks = len({row["network"] for row in measured["rows"]})
+        parts.append(
+            f"## What singular values count for: {file.stem.removeprefix('allocation-')}\n\n{networks} trained dense "
+            "networks, each cut to a budget by each way of counting, batch norm re-estimated, not retrained; held-out "
+            "images,\nmean ± standard deviation over the networks. The ways are told in "
+            "[`benchmarks/allocation.py`](benchmarks/allocation.py).\n\n" + "\n".join(allocation_table(measured)) + "\n"
+        )
     if (folder / "gradients-cpu.json").exists():
         gradients = json.loads((folder / "gradients-cpu.json").read_text(encoding="utf-8"))
         parts.append(

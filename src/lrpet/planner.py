@@ -58,9 +58,10 @@ def plan(
             budget, no layer is factorised where its factors were no faster.
         ranks: {layer name: rank}; layers not named stay dense. Of layers that share a weight, name the first.
         allocate: How budgets are divided among the layers. "uniform": the same fraction of every rank. "energy": the ranks
-            that together keep most, each layer counting by the fraction of its energy that it keeps; "threshold": the same
-            fraction pruned from every layer's energy. These two look at the weights as they are now, which says nothing
-            before training. Or {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that.
+            that together keep most, each layer counting by the fraction of its energy that it keeps (by the energy itself,
+            layers with small weights would be starved; RESULTS.md has both); "threshold": the same fraction pruned from
+            every layer's energy. These two look at the weights as they are now, which says nothing before training. Or
+            {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that.
         min_rank: No lower rank than this, where the layer has it.
         max_rank: No higher one.
         multiple_of: Only ranks that are multiples of this, where the layer has one; hardware likes 8 or 16.
