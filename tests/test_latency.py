@@ -105,6 +105,32 @@ def test_measuring(runtime: Any) -> None:
         profile_latency(model, images(2, 8, 6, 6), runtime="slow")  # type: ignore[arg-type]
 
 
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.cross = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return self.head(self.cross(y[:, :2], key=y, value=y)[0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+@pytest.mark.filterwarnings("ignore")
+def test_measuring_attentions(runtime: Any) -> None:
+    model, x = Attending(), images(3, 5, 16)
+    table = profile_latency(model, x, runtime=runtime, ladder=(0.25, 0.5), seconds=0.01)
+    projections = {f"{name}{part}" for name in ("layer.self_attn", "cross") for part in ("", ".out_proj")}
+    assert set(table.dense) == {*projections, "layer.linear1", "layer.linear2"}
+    assert all(list(ranks) == [4, 8] for ranks in table.factorised.values())
+    slow = lrpet.LatencyTable(10.0, dict.fromkeys(table.dense, 1.0), {name: {4: 0.5, 8: 0.9} for name in table.dense})
+    plan = lrpet.plan(model, x, latency=0.9, latency_table=slow)
+    assert plan.ranks.keys() == table.dense.keys()
+    lrpet.factorize(model, plan)(x)
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = str(tmp_path / "table.json")
     assert main(["profile-latency", "resnet20", table, "--seconds", "0.001", "--image-size", "16"]) == 0

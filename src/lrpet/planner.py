@@ -237,7 +237,7 @@ def _times(table: LatencyTable, candidate: Candidate) -> Callable[[int | None], 
     if missing := [name for name in names if name not in table.dense]:
         raise ValueError(
             f"latency_table has no times for {', '.join(missing)}: was it measured for another network? Layers that a "
-            "module runs itself, such as an attention's, cannot be measured: leave them out by `include`"
+            "module runs itself cannot be measured: leave them out by `include`"
         )
     return lambda rank: sum(table.milliseconds(name, rank) for name in names)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lrpet
+from lrpet.attention import FactorizedAttention
 from lrpet.factors import empty_factors
 from lrpet.latency import LatencyTable
 from lrpet.matrix import shape_of
@@ -57,20 +58,17 @@ def profile_latency(
     dense: dict[str, float] = {}
     factorised: dict[str, dict[int, float]] = {}
     for name in plan.ranks:
-        module, (x, calls) = model.get_submodule(name), inputs.get(name, (None, 0))
-        if x is None:
-            continue  # run by its parent, such as an attention's projections: no table for it, so no plan by latency
+        if name not in inputs:
+            continue  # run by its parent: no table for it, so no plan by latency
+        module, ((x, *others), calls) = model.get_submodule(name), inputs[name]
         full = shape_of(module).full_rank
         ranks = sorted({_rung(full, fraction, multiple_of) for fraction in ladder})
-        key = (repr(module), x.shape, x.dtype, tuple(ranks))
+        key = (repr(module), *(tensor.shape for tensor in (x, *others)), x.dtype, tuple(ranks))
         if key not in measured:
             told(name)
-            contenders: dict[str, nn.Module] = {"dense": module}
-            for rank in ranks:
-                pair = empty_factors(module, rank)
-                for parameter in pair.parameters():
-                    parameter.normal_(std=0.02)
-                contenders[str(rank)] = pair
+            contenders = {"dense": module, **{str(rank): _factorised(module, rank) for rank in ranks}}
+            if others:
+                contenders = {form: _Attending(attention, *others) for form, attention in contenders.items()}
             measured[key] = _raced(contenders, x, runtime, seconds)
         times = measured[key]
         dense[name] = calls * times["dense"]
@@ -91,20 +89,41 @@ def _rung(full: int, fraction: float, multiple_of: int) -> int:
     return max(multiple_of, rank // multiple_of * multiple_of) if full >= multiple_of else rank
 
 
-def _inputs(model: nn.Module, example: Tensor, names: list[str]) -> dict[str, tuple[Tensor, int]]:
-    """{layer name: its first input, how often it ran}."""
-    seen: dict[str, tuple[Tensor, int]] = {}
+def _factorised(module: nn.Module, rank: int) -> nn.Module:
+    """With any weights: they do not change the time."""
+    if isinstance(module, nn.MultiheadAttention):
+        factors: nn.Module = FactorizedAttention(module, rank, None)
+    else:
+        factors = empty_factors(module, rank)
+    for parameter in factors.parameters():
+        parameter.normal_(std=0.02)
+    return factors
+
+
+def _inputs(model: nn.Module, example: Tensor, names: list[str]) -> dict[str, tuple[tuple[Tensor, ...], int]]:
+    """{layer name: its first inputs (query, key and value of an attention), how often it ran}."""
+    seen: dict[str, tuple[tuple[Tensor, ...], int]] = {}
+
+    def note(name: str, *arguments: Tensor) -> None:
+        first, calls = seen.get(name, (tuple(argument.detach().clone() for argument in arguments), 0))
+        seen[name] = (first, calls + 1)
 
     def watch(name: str) -> Any:
-        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if len(arguments) == 1 and isinstance(arguments[0], Tensor):
-                first, calls = seen.get(name, (arguments[0].detach().clone(), 0))
-                seen[name] = (first, calls + 1)
+        def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if isinstance(module, nn.MultiheadAttention):
+                given = dict(zip(("query", "key", "value"), arguments, strict=False)) | named
+                note(name, given["query"], given["key"], given["value"])
+                note(f"{name}.out_proj", given["query"])  # which the attention runs itself, on as many tokens
+            elif len(arguments) == 1 and isinstance(arguments[0], Tensor):
+                note(name, arguments[0])
 
         return hook
 
     modes = [(module, module.training) for module in model.modules()]
-    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True)
+        for name in {*names, *(name.removesuffix(".out_proj") for name in names)}
+    ]
     try:
         model.eval()(example)
     finally:
@@ -113,6 +132,19 @@ def _inputs(model: nn.Module, example: Tensor, names: list[str]) -> dict[str, tu
         for module, training in modes:
             module.training = training
     return seen
+
+
+class _Attending(nn.Module):
+    """An attention as a module of one input, the query."""
+
+    def __init__(self, attention: nn.Module, key: Tensor, value: Tensor) -> None:
+        super().__init__()
+        self.attention = attention
+        self.register_buffer("key", key)
+        self.register_buffer("value", value)
+
+    def forward(self, query: Tensor) -> Any:
+        return self.attention(query, self.key, self.value, need_weights=False)[0]
 
 
 def _raced(contenders: dict[str, nn.Module], x: Tensor, runtime: Runtime, seconds: float) -> dict[str, float]:
