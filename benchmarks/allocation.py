@@ -124,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     source = provenance()
     rows = [row for folder in given.networks for row in measure(folder, given)]
-    given.out.write_text(json.dumps({**source, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    given.out.write_text(
+        json.dumps({**source, "seed": [*map(seed_of, given.networks)], "rows": rows}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
