@@ -53,6 +53,10 @@ def test_accuracy_against_others() -> None:
     for method in ("dense", "lrpet_late", "svd_retrain", "factors"):
         rows = [row for row in results if row["method"] == method and row["keep"] in (None, 0.38)]
         assert report.spread([row["test_accuracy"] for row in rows]) in README, method
+    few = {row["method"]: row for row in results if row["keep"] == 0.2}
+    figures = [report.spread([few[method]["test_accuracy"]]) for method in ("lrpet_late", "svd_retrain", "factors")]
+    assert f"{figures[0]}, {figures[1]} and {figures[2]} %" in README
+    assert f"{few['lrpet_late']['macs'] / few['lrpet_late']['macs_dense']:.0%}".replace("%", " %") in README
 
 
 def test_the_readme_counts_the_networks_that_were_tried() -> None:

@@ -141,6 +141,8 @@ def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path,
     assert loaded.lrpet_plan == plan
     with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
         quick(tmp_path / "other", allocate="energy")
+    with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
+        quick(tmp_path / "other", allocate="energy", descent=0.5, macs=None, plan=tmp_path / "run" / "plan.json")
 
 
 def test_a_run_starts_from_given_weights(tmp_path: Path) -> None:

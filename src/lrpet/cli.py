@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-HINT = "this command needs more packages: pip install 'lrpet[train]'"
+HINT = "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', ONNX Runtime: 'lrpet[onnx]')"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,10 +223,14 @@ def _search(options: argparse.Namespace) -> None:
     from lrpet.train.search import Search, search
 
     overrides = {"data_dir": options.data_dir} if options.data_dir else {}
+    recipe = read_config(options.recipe, overrides)
     names = ("folder", "trials", "objective", "sampler", "lowest", "highest", "weight")
-    given = {**{name: getattr(options, name) for name in names}, "groups": tuple(options.groups)}
-    best = search(Search(read_config(options.recipe, overrides), **given), console=Console())
-    print(f"best: {best.summary()}\n{options.folder / 'plan.json'}: train it with lrpet train {options.recipe} --plan")
+    given = {name: getattr(options, name) for name in names}
+    best = search(Search(recipe, **given, groups=tuple(options.groups)), console=Console())
+    budgets = [name for name in ("keep", "macs", "params", "bytes") if getattr(recipe, name) is not None]
+    instead = " ".join(f"--{name} none" for name in budgets)
+    print(f"best: {best.summary()}")
+    print(f"train it with: lrpet train {options.recipe} {instead} --plan {options.folder / 'plan.json'}")
 
 
 def _add_eval(commands: Any) -> None:

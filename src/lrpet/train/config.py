@@ -145,7 +145,7 @@ class Config(BaseModel):
                 "method lrpet takes keep, or a plan, or budgets of macs, params and bytes; "
                 f"got {' and '.join(given) or 'none'}"
             )
-        if self.allocate != "uniform" and (self.descent is None or self.keep is not None):
+        if self.allocate != "uniform" and (self.descent is None or self.keep is not None or self.plan is not None):
             raise ValueError(
                 f"allocate={self.allocate} divides a budget of macs, params or bytes by what trained weights are: it "
                 "goes with such a budget, and with descent, which says when"

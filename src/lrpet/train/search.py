@@ -85,9 +85,8 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     full = lrpet.plan(task.network, task.example, keep=1.0, factorize_all=True, include=_like(task.plan))
     group_of = _groups(full, options.groups)
     study = _study(options)
-    if (
-        new and options.objective == "budget"
-    ):  # the same ratio everywhere, to begin with: nothing worse is ever returned
+    if new and options.objective == "budget":
+        # The same ratio everywhere, to begin with: nothing worse is ever returned.
         study.enqueue_trial(dict.fromkeys(group_of.values(), options.highest))
 
     def trial(trial: optuna.Trial) -> float | tuple[float, float]:
