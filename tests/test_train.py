@@ -123,7 +123,9 @@ def test_killed_run_resumes_to_the_same_bits(
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    steps = [[(line["kind"], line["step"]) for line in lines(tmp_path / name)] for name in ("whole", "cut")]
+    steps = [
+        [(line["kind"], line["step"], line.get("ranks")) for line in lines(tmp_path / name)] for name in ("whole", "cut")
+    ]
     assert steps[0] == steps[1]
 
 
@@ -137,12 +139,23 @@ def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path,
     assert summary["macs"] == plan.macs <= 0.4 * summary["macs_dense"]
     assert summary["params"] == plan.params <= 0.5 * summary["params_dense"]
     assert all(rank % 2 == 0 for rank in plan.ranks.values())
+    in_force = [line["ranks"] for line in lines(tmp_path / "run") if "ranks" in line]
+    assert len(in_force) > 2
+    assert in_force[0] != in_force[-1] == plan.ranks
     loaded = lrpet.load(tmp_path / "run" / "compact")
     assert loaded.lrpet_plan == plan
     with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
         quick(tmp_path / "other", allocate="energy")
     with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
         quick(tmp_path / "other", allocate="energy", descent=0.5, macs=None, plan=tmp_path / "run" / "plan.json")
+
+
+@pytest.mark.parametrize(
+    "limit", [{"min_rank": 2}, {"max_rank": 9}, {"multiple_of": 4}, {"layers": ("*",)}, {"factorize_all": True}]
+)
+def test_a_plan_takes_no_limits(tmp_path: Path, limit: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"a plan says the rank of every layer itself: leave out {next(iter(limit))}$"):
+        quick(tmp_path / "run", macs=None, plan=tmp_path / "plan.json", **limit)
 
 
 def test_a_run_starts_from_given_weights(tmp_path: Path) -> None:

@@ -150,6 +150,10 @@ class Config(BaseModel):
                 f"allocate={self.allocate} divides a budget of macs, params or bytes by what trained weights are: it "
                 "goes with such a budget, and with descent, which says when"
             )
+        limits = ("min_rank", "max_rank", "multiple_of", "layers", "factorize_all")
+        limiting = [name for name in limits if getattr(self, name) != type(self).model_fields[name].default]
+        if self.plan is not None and limiting:
+            raise ValueError(f"a plan says the rank of every layer itself: leave out {', '.join(limiting)}")
         if self.method == "dense" and given:
             raise ValueError(f"method dense takes no budget; got {' and '.join(given)}")
         if not isinstance(self.every, str) and not (

@@ -55,6 +55,7 @@ class RunFolder:
         self.compact = path / "compact"
         self._metrics = path / "metrics.jsonl"
         self._checkpoints = path / "checkpoints"
+        self._ranks: dict[str, int] | None = None  # as last logged
         self._tensorboard: SummaryWriter | None = None
 
     @staticmethod
@@ -120,8 +121,9 @@ class RunFolder:
         return progress
 
     def log_projection(self, report: Report, *, lr: float) -> None:
-        """A line in the metrics, and curves."""
+        """A line in the metrics, and curves. The ranks are in it where they are not those of the projection before."""
         layers = {name: round(layer.pruned, 8) for name, layer in report.layers.items()}
+        ranks = {name: layer.rank for name, layer in report.layers.items()}
         self._log(
             {
                 "kind": "projection",
@@ -130,8 +132,10 @@ class RunFolder:
                 "pruned": report.pruned,
                 "dead": report.dead,
                 "layers": layers,
+                **({"ranks": ranks} if ranks != self._ranks else {}),
             }
         )
+        self._ranks = ranks
 
     def log_epoch(
         self, progress: Progress, projector: Projector, trained: Score, held_out: Score | None, *, lr: float
@@ -176,6 +180,7 @@ class RunFolder:
         lines = self._metrics.read_text(encoding="utf-8").splitlines() if self._metrics.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         self._metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._ranks = next((line["ranks"] for line in map(json.loads, reversed(kept)) if "ranks" in line), None)
         self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def _log(self, values: dict[str, Any]) -> None:
