@@ -58,3 +58,10 @@ def small_network(seed: int = 0) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(192, 4),
     )
+
+
+def weight(model: nn.Module, name: str) -> Tensor:
+    """Of a layer, as a matrix."""
+    parameter = model.get_submodule(name).weight
+    assert isinstance(parameter, Tensor)
+    return parameter.detach().flatten(1)

@@ -124,7 +124,8 @@ def test_killed_run_resumes_to_the_same_bits(
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     steps = [
-        [(line["kind"], line["step"], line.get("ranks")) for line in lines(tmp_path / name)] for name in ("whole", "cut")
+        [(line["kind"], line["step"], line.get("ranks")) for line in lines(tmp_path / name)]
+        for name in ("whole", "cut")
     ]
     assert steps[0] == steps[1]
 
