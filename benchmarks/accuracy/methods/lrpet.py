@@ -34,6 +34,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "every_100": ("LRPET (every 100 steps)", {"every": 100}),
     "every_20": ("LRPET (every 20 steps)", {"every": 20}),
     "every_5": ("LRPET (every 5 steps)", {"every": 5}),
+    "every_1": ("LRPET (every step)", {"every": 1}),
+    "every_5_from_half": ("LRPET (every 5 steps from half on)", {"every": 5, "project_from": 0.5}),
+    "every_5_neither": ("projection alone (every 5 steps)", {"every": 5, **NO_TRANSFER, **NO_RECTIFICATION}),
+    "every_5_tail_0.5": ("tail halved instead of pruned (every 5 steps)", {"every": 5, "tail_scale": 0.5}),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lrpet.schedule import Shrinking
+from lrpet.schedule import Regular, Shrinking
 
 GROUPS = ("network and data", "compression", "optimisation", "machine", "run")
 
@@ -96,6 +96,9 @@ class Config(BaseModel):
         ge=0,
         lt=1,
     )
+    project_from: float = _field(
+        "compression", 0.0, "fraction of training before which nothing is projected", ge=0, lt=1
+    )
     energy_transfer: bool = _field("compression", True, "hand the pruned energy to the kept singular values")
     rectify: bool = _field("compression", True, "fold batch norms in when projecting")
     tail_scale: float = _field("compression", 0.0, "multiply pruned singular values by this instead of 0", ge=0, lt=1)
@@ -160,6 +163,8 @@ class Config(BaseModel):
             self.every >= 1 if isinstance(self.every, int) else 0 < self.every < 1
         ):
             raise ValueError(f"every={self.every} must be at least 1, a fraction between 0 and 1, or 'epoch'")
+        if self.project_from and (self.every_last is not None or isinstance(self.every, float)):
+            raise ValueError("project_from goes with an interval that stays: every as a number of steps, or 'epoch'")
         if self.every_last is not None and isinstance(self.every, int) and self.every_last > self.every:
             raise ValueError(f"every_last={self.every_last} must be at most every={self.every}: intervals shrink")
         if self.schedule == "one-cycle" and self.warmup_epochs:
@@ -179,7 +184,7 @@ class Config(BaseModel):
         else:
             first = steps_per_epoch if self.every == "epoch" else self.every
         if last is None:
-            return first
+            return Regular(first, start=int(self.project_from * total)) if self.project_from else first
         return Shrinking(total, first=first, last=min(last, first), start=0.5 if start is None else start)
 
     @property
