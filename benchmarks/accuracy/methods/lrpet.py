@@ -36,6 +36,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "every_5": ("LRPET (every 5 steps)", {"every": 5}),
     "every_1": ("LRPET (every step)", {"every": 1}),
     "every_5_from_half": ("LRPET (every 5 steps from half on)", {"every": 5, "project_from": 0.5}),
+    "every_5_no_energy_transfer": ("no energy transfer (every 5 steps)", {"every": 5, **NO_TRANSFER}),
+    "every_5_no_rectification": ("no rectification (every 5 steps)", {"every": 5, **NO_RECTIFICATION}),
     "every_5_neither": ("projection alone (every 5 steps)", {"every": 5, **NO_TRANSFER, **NO_RECTIFICATION}),
     "every_5_tail_0.5": ("tail halved instead of pruned (every 5 steps)", {"every": 5, "tail_scale": 0.5}),
 }
