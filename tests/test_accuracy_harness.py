@@ -257,7 +257,8 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
     )
     assert "| factors from scratch | 1 | 40.00 M (40%) | 3 k | 88.00 | 89.00 | -3.00 |" in page  # against the same seed
     figures = sorted(path.name for path in (tmp_path / "benchmarks" / "figures").iterdir())
-    assert figures == ["curves-net-set-3.svg", "macs-net-set-3.svg", "pruned-net-set-3.svg"]
+    assert figures == ["curves-net-set-3.svg", "methods-net-set-3.svg", "pruned-net-set-3.svg"]
+    assert not [figure for figure in figures if figure not in page]
     drawn = {path: path.read_bytes() for path in (tmp_path / "benchmarks" / "figures").iterdir()}
     report.main(words)
     assert all(path.read_bytes() == content for path, content in drawn.items())  # the same results, the same bytes

@@ -17,21 +17,33 @@ from matplotlib import pyplot as plt
 Results = list[dict[str, Any]]
 
 TITLES = {
+    "methods": "Test accuracy of each method: seeds, and their mean",
     "macs": "Test accuracy against multiply-adds",
     "curves": "Validation accuracy over training",
     "pruned": "Energy pruned at each projection",
 }
 SIZE = (7.5, 4.5)
+#: What is so many points below the median of its panel is told in words, so that the others can be told apart.
+FAR_BELOW = 10.0
 plt.rcParams.update(
     {"svg.hashsalt": "lrpet", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
 )
+
+
+def kinds(results: Results) -> dict[str, str]:
+    """{kind: title} of the figures that these results of one network, data set and length of training make."""
+    budgets = {result["keep"] for result in results if result["keep"]}
+    return {kind: title for kind, title in TITLES.items() if kind != "macs" or len(budgets) > 1}
 
 
 def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -> None:
     """All figures of one network, data set and length of training."""
     palette = itertools.chain(*(plt.get_cmap(name).colors for name in ("tab20", "tab20b")))  # type: ignore[attr-defined]
     colours = dict(zip(titles, palette, strict=False))
+    _methods(results, titles, folder / f"methods-{name}.svg")
     for kind, plot in (("macs", _macs), ("curves", _curves), ("pruned", _pruned)):
+        if kind not in kinds(results):
+            continue
         figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
         plot(axes, results, titles, colours)
         axes.set_title(TITLES[kind], loc="left")
@@ -55,6 +67,34 @@ def gradients(results: Mapping[str, Any], path: Path) -> None:
             each.plot(range(1, len(norms[form]) + 1), norms[form], ".-", label=label)
         each.set(title=f"{name}, first projection", xlabel="layer", ylabel="norm of the gradient", yscale="log")
         each.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _methods(results: Results, titles: Mapping[str, str], path: Path) -> None:
+    """A row for each method, a panel for each budget."""
+    keeps = sorted({result["keep"] for result in results if result["keep"]}, reverse=True)
+    methods = list(dict.fromkeys(result["method"] for result in results))[::-1]
+    size = (3.5 + 3 * max(1, len(keeps)), 1.2 + 0.25 * len(methods))
+    figure, panels = plt.subplots(1, max(1, len(keeps)), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    for axes, keep in zip(panels[0], keeps or [None], strict=True):
+        seeds: dict[str, list[float]] = defaultdict(list)
+        for result in results:
+            if result["keep"] in (None, keep):
+                seeds[result["method"]].append(100 * result["test_accuracy_bn_reestimated"])
+        means = {method: statistics.mean(values) for method, values in seeds.items()}
+        lowest = statistics.median(means.values()) - FAR_BELOW
+        near = [value for method, values in seeds.items() if means[method] >= lowest for value in values]
+        for method, values in seeds.items():
+            row = methods.index(method)
+            if means[method] < lowest:
+                axes.text(min(near), row, f"◂ {means[method]:.1f}", va="center", fontsize=8)
+                continue
+            axes.plot(values, [row] * len(values), ".", color="0.6", markersize=5)
+            axes.plot(means[method], row, "|", color="black", markersize=11, markeredgewidth=2)
+        axes.set(xlabel="test accuracy, BN re-estimated, %", title="" if keep is None else f"keep {keep}")
+        axes.grid(axis="y", color="0.93")
+        axes.set_axisbelow(True)
+    panels[0][0].set_yticks(range(len(methods)), [titles[method] for method in methods])
     _save(figure, path)
 
 
@@ -88,6 +128,7 @@ def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Map
         mean = [statistics.mean(values) for values in zip(*curves, strict=True)]
         axes.plot(range(1, len(mean) + 1), mean, label=titles[method], color=colours[method])
     axes.set(xlabel="epoch", ylabel="validation accuracy in training, %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:

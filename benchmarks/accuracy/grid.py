@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy.grid RESULTS --model resnet20 --data cifar10 --data-dir DATA --epochs 12 \\
         --methods dense lrpet factors svd_retrain --keep 0.38 0.2 --seeds 0 1 2 [--jobs 1] [--dry-run]
 
-With --jobs several run side by side: worth it for small networks on a GPU, not on a CPU. A failed run is reported, and the
-others go on.
+With --jobs several run side by side: worth it for small networks on a GPU, and on a CPU with one thread for each, as many as it
+has cores (OMP_NUM_THREADS=1). A failed run is reported, and the others go on.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def page(folder: Path) -> str:
         for keep in sorted({result["keep"] for result in group if result["keep"]}, reverse=True):
             parts.append(f"### keep {keep}\n\n" + "\n".join(table(group, keep)) + "\n")
         name = f"{model}-{data}-{epochs}".replace(":", "_")
-        parts += [f"![{title}](benchmarks/figures/{kind}-{name}.svg)\n" for kind, title in figures.TITLES.items()]
+        parts += [f"![{title}](benchmarks/figures/{kind}-{name}.svg)\n" for kind, title in figures.kinds(group).items()]
     for file in sorted(folder.glob("allocation-*.json")):
         measured = json.loads(file.read_text(encoding="utf-8"))
         networks = len({row["network"] for row in measured["rows"]})
