@@ -15,31 +15,36 @@ NO_TRANSFER, NO_RECTIFICATION = {"energy_transfer": False}, {"rectify": False}
 #: A projection an epoch for the first half of the training and then ever more often, down to every 5 steps.
 FROM_START: dict[str, Any] = {"every": "epoch", "every_last": 5, "shrink_from": 0.5}
 
-#: {method: its title, what it changes of the trainer's defaults}. These project from half of the training on, ever more often
-#: down to every 5 steps.
+#: From half of the training on, the interval from then on shrinking from about √(5·steps/2) to 5 steps.
+LATE: dict[str, Any] = {"every": 0.5}
+FROM_HALF: dict[str, Any] = {"every": 5, "project_from": 0.5}
+
+#: {method: its title, what it changes of the trainer's defaults}.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lrpet_late": ("LRPET (from half of the training on)", {}),
-    "late_no_energy_transfer": ("no energy transfer (from half on)", NO_TRANSFER),
-    "late_no_rectification": ("no rectification (from half on)", NO_RECTIFICATION),
-    "lrpet_late_neither": ("projection alone (from half on)", {**NO_TRANSFER, **NO_RECTIFICATION}),
-    "late_tail_0.5": ("tail halved instead of pruned (from half on)", {"tail_scale": 0.5}),
-    "late_tail_0.9": ("tail times 0.9 instead of pruned (from half on)", {"tail_scale": 0.9}),
-    "late_quarter": ("LRPET (from a quarter on)", {"every": 0.25}),
-    "late_three_quarters": ("LRPET (from three quarters on)", {"every": 0.75}),
+    "every_5_from_half": ("LRPET (every 5 steps from half on)", FROM_HALF),
+    "half_no_energy_transfer": ("no energy transfer (every 5 steps from half on)", {**FROM_HALF, **NO_TRANSFER}),
+    "half_no_rectification": ("no rectification (every 5 steps from half on)", {**FROM_HALF, **NO_RECTIFICATION}),
+    "half_neither": (
+        "projection alone (every 5 steps from half on)",
+        {**FROM_HALF, **NO_TRANSFER, **NO_RECTIFICATION},
+    ),
+    "half_tail_0.5": ("tail halved instead of pruned (every 5 steps from half on)", {**FROM_HALF, "tail_scale": 0.5}),
+    "lrpet_late": ("LRPET (from half on, interval shrinking)", LATE),
+    "late_no_energy_transfer": ("no energy transfer (from half on, shrinking)", {**LATE, **NO_TRANSFER}),
+    "late_no_rectification": ("no rectification (from half on, shrinking)", {**LATE, **NO_RECTIFICATION}),
+    "lrpet_late_neither": ("projection alone (from half on, shrinking)", {**LATE, **NO_TRANSFER, **NO_RECTIFICATION}),
+    "late_tail_0.5": ("tail halved instead of pruned (from half on, shrinking)", {**LATE, "tail_scale": 0.5}),
+    "late_tail_0.9": ("tail times 0.9 instead of pruned (from half on, shrinking)", {**LATE, "tail_scale": 0.9}),
+    "late_quarter": ("LRPET (from a quarter on, interval shrinking)", {"every": 0.25}),
+    "late_three_quarters": ("LRPET (from three quarters on, interval shrinking)", {"every": 0.75}),
     "lrpet": ("LRPET (from the start, interval shrinking)", FROM_START),
-    "no_energy_transfer": ("no energy transfer (from the start)", {**FROM_START, **NO_TRANSFER}),
-    "no_rectification": ("no rectification (from the start)", {**FROM_START, **NO_RECTIFICATION}),
-    "neither": ("projection alone (from the start)", {**FROM_START, **NO_TRANSFER, **NO_RECTIFICATION}),
+    "no_energy_transfer": ("no energy transfer (from the start, shrinking)", {**FROM_START, **NO_TRANSFER}),
+    "no_rectification": ("no rectification (from the start, shrinking)", {**FROM_START, **NO_RECTIFICATION}),
+    "neither": ("projection alone (from the start, shrinking)", {**FROM_START, **NO_TRANSFER, **NO_RECTIFICATION}),
     "lrpet_authors": ("LRPET (the authors' schedule: every epoch)", {"every": "epoch"}),
     "every_100": ("LRPET (every 100 steps)", {"every": 100}),
     "every_20": ("LRPET (every 20 steps)", {"every": 20}),
     "every_5": ("LRPET (every 5 steps)", {"every": 5}),
-    "every_1": ("LRPET (every step)", {"every": 1}),
-    "every_5_from_half": ("LRPET (every 5 steps from half on)", {"every": 5, "project_from": 0.5}),
-    "every_5_no_energy_transfer": ("no energy transfer (every 5 steps)", {"every": 5, **NO_TRANSFER}),
-    "every_5_no_rectification": ("no rectification (every 5 steps)", {"every": 5, **NO_RECTIFICATION}),
-    "every_5_neither": ("projection alone (every 5 steps)", {"every": 5, **NO_TRANSFER, **NO_RECTIFICATION}),
-    "every_5_tail_0.5": ("tail halved instead of pruned (every 5 steps)", {"every": 5, "tail_scale": 0.5}),
 }
 
 
