@@ -19,7 +19,15 @@ from lrpet.train.console import Console
 from lrpet.train.provenance import provenance
 from lrpet.train.run import train
 
-RECIPE = {"model": "resnet20", "data": "digits", "keep": 0.38, "every": 10, "batch_size": 64, "device": "cpu"}
+RECIPE = {
+    "model": "resnet20",
+    "data": "digits",
+    "keep": 0.38,
+    "every": 10,
+    "project_from": 0.0,
+    "batch_size": 64,
+    "device": "cpu",
+}
 
 
 def main() -> None:

@@ -92,6 +92,12 @@ def test_when_steps_fall_due(model: nn.Sequential, plan: lrpet.Plan) -> None:
     assert projector.seconds > 0
 
 
+def test_nothing_is_projected_before_the_start(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    assert due(lrpet.Projector(model, plan, every=5, start=12), 31) == [15, 20, 25, 30]
+    assert due(lrpet.Projector(model, plan, every=5, start=10), 11) == [10]
+    assert due(lrpet.Projector(model, plan, every=lambda step: step % 2 == 1, start=4), 8) == [5, 7]
+
+
 def test_a_schedule_is_told_each_step_once(model: nn.Sequential, plan: lrpet.Plan) -> None:
     told: list[int] = []
 
@@ -354,6 +360,8 @@ def test_without_rectification_a_batch_norm_does_not_matter(model: nn.Sequential
         ({"every": 2.5}, "every=2.5 must be"),
         ({"every": True}, "every=True must be"),
         ({"every": None}, "every=None must be"),
+        ({"every": 1, "start": -1}, "start=-1 must be the number of a step, not negative"),
+        ({"every": 1, "start": 0.5}, "start=0.5 must be the number of a step"),
         ({"every": 1, "tail_scale": -0.1}, "tail_scale=-0.1 must be at least 0 and below 1"),
         ({"every": 1, "tail_scale": 1.0}, "tail_scale=1.0 must be"),
         ({"every": 1, "tail_scale": float("nan")}, "tail_scale=nan must be"),

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrpet
-from lrpet.schedule import Regular
 from lrpet.train.config import make_config
 
 
@@ -68,23 +67,13 @@ def test_bad_schedules_are_refused(options: dict[str, Any], message: str) -> Non
         lrpet.Shrinking(**{"first": 9, "last": 3, "total_steps": 100, **options})
 
 
-def test_regular_intervals_start_late() -> None:
-    schedule = Regular(5, start=12)
-    assert [step for step in range(31) if schedule(step)] == [15, 20, 25, 30]
-    assert [step for step in range(1, 8) if Regular(3)(step)] == [3, 6]
-    assert pickle.loads(pickle.dumps(schedule)) == schedule
-    for wrong in ({"interval": 0}, {"interval": 5, "start": -1}):
-        with pytest.raises(ValueError, match=r"must be at least 1 step, and start=.* not negative"):
-            Regular(**wrong)
-
-
 def test_in_a_config() -> None:
     constant = make_config({"keep": 0.5, "every": 30})
     assert constant.projection_schedule(100) == 30
     assert make_config({"keep": 0.5, "every": "epoch"}).projection_schedule(100) == 100
-    usual = make_config({"keep": 0.5, "epochs": 8}).projection_schedule(100)
-    assert isinstance(usual, lrpet.Shrinking)
-    assert usual.steps == lrpet.Shrinking(800).steps
+    half = make_config({"keep": 0.5, "epochs": 8, "every": 0.5}).projection_schedule(100)
+    assert isinstance(half, lrpet.Shrinking)
+    assert half.steps == lrpet.Shrinking(800).steps
     third = make_config({"keep": 0.5, "epochs": 3, "every": 0.25, "every_last": 2, "shrink_from": 0.5})
     assert third.projection_schedule(100) == lrpet.Shrinking(300, first=75, last=2, start=0.5)
     for wrong in (0, 0.0, 1.5, -1):
@@ -94,8 +83,14 @@ def test_in_a_config() -> None:
     assert falling.projection_schedule(100) == lrpet.Shrinking(800, first=100, last=5, start=0.25)
     with pytest.raises(ValueError, match="every_last=40 must be at most every=30"):
         make_config({"keep": 0.5, "every": 30, "every_last": 40})
-    late = make_config({"keep": 0.5, "every": 5, "epochs": 8, "project_from": 0.5})
-    assert late.projection_schedule(100) == Regular(5, start=400)
-    for shrinking in ({}, {"every": 9, "every_last": 3}):
-        with pytest.raises(ValueError, match="project_from goes with an interval that stays"):
-            make_config({"keep": 0.5, "project_from": 0.5, **shrinking})
+
+
+def test_when_a_config_begins() -> None:
+    """Half-way where the interval is a number of steps that stays; from the start where a schedule is asked for by name."""
+    usual = make_config({"keep": 0.5, "epochs": 8})
+    assert (usual.projection_schedule(100), usual.projection_start(100)) == (5, 400)
+    for asked in ({"every": "epoch"}, {"every": 0.5}, {"every": 9, "every_last": 3}, {"project_from": 0}):
+        assert make_config({"keep": 0.5, "epochs": 8, **asked}).projection_start(100) == 0
+    assert make_config({"keep": 0.5, "epochs": 8, "every": "epoch", "project_from": 0.75}).projection_start(100) == 600
+    with pytest.raises(ValueError, match="project_from=1"):
+        make_config({"keep": 0.5, "project_from": 1.0})

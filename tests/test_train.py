@@ -94,7 +94,12 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    "projecting", [{"every": "epoch"}, {"every": 7}, {"every": 3, "descent": 0.8, "allocate": "energy"}]
+    "projecting",
+    [
+        {"every": "epoch"},
+        {"every": 7},
+        {"every": 3, "project_from": 0, "descent": 0.8, "allocate": "energy"},
+    ],
 )
 def test_killed_run_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, projecting: dict[str, Any]
@@ -132,7 +137,15 @@ def test_killed_run_resumes_to_the_same_bits(
 
 @pytest.mark.parametrize(("how", "said"), [("energy", "most energy"), ("sensitivity", "most worth")])
 def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path, how: str, said: str) -> None:
-    options = {"every": 4, "descent": 0.6, "allocate": how, "multiple_of": 2, "macs": 0.4, "params": 0.5}
+    options = {
+        "every": 4,
+        "project_from": 0,
+        "descent": 0.6,
+        "allocate": how,
+        "multiple_of": 2,
+        "macs": 0.4,
+        "params": 0.5,
+    }
     summary = run(quick(tmp_path / "run", epochs=3, **options))
     plan = lrpet.Plan.from_json((tmp_path / "run" / "plan.json").read_text())
     assert summary["budget"] == plan.budget

@@ -8,28 +8,6 @@ from functools import cached_property
 
 
 @dataclass(frozen=True)
-class Regular:
-    """Project every `interval` steps, from step `start` on.
-
-    Raises ValueError if `interval` is not at least 1, or `start` is negative.
-    """
-
-    interval: int
-    _: KW_ONLY
-    start: int = 0
-
-    def __post_init__(self) -> None:
-        if self.interval < 1 or self.start < 0:
-            raise ValueError(
-                f"interval={self.interval!r} must be at least 1 step, and start={self.start!r} not negative"
-            )
-
-    def __call__(self, step: int) -> bool:
-        """Whether to project after the step with this number, from 1."""
-        return step >= self.start and step % self.interval == 0
-
-
-@dataclass(frozen=True)
 class Shrinking:
     """Project every `first` steps until the fraction `start` of a training, then ever more often, and at its last step.
 

@@ -12,6 +12,7 @@ import lrpet
 from benchmarks.accuracy.run import Run
 
 NO_TRANSFER, NO_RECTIFICATION = {"energy_transfer": False}, {"rectify": False}
+START = {"project_from": 0.0}
 #: A projection an epoch for the first half of the training and then ever more often, down to every 5 steps.
 FROM_START: dict[str, Any] = {"every": "epoch", "every_last": 5, "shrink_from": 0.5}
 
@@ -42,9 +43,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no_rectification": ("no rectification (from the start, shrinking)", {**FROM_START, **NO_RECTIFICATION}),
     "neither": ("projection alone (from the start, shrinking)", {**FROM_START, **NO_TRANSFER, **NO_RECTIFICATION}),
     "lrpet_authors": ("LRPET (the authors' schedule: every epoch)", {"every": "epoch"}),
-    "every_100": ("LRPET (every 100 steps)", {"every": 100}),
-    "every_20": ("LRPET (every 20 steps)", {"every": 20}),
-    "every_5": ("LRPET (every 5 steps)", {"every": 5}),
+    "every_100": ("LRPET (every 100 steps from the start)", {"every": 100, **START}),
+    "every_20": ("LRPET (every 20 steps from the start)", {"every": 20, **START}),
+    "every_5": ("LRPET (every 5 steps from the start)", {"every": 5, **START}),
 }
 
 

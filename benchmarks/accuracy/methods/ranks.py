@@ -1,7 +1,7 @@
 """LRPET at other ranks than the same fraction of each: the multiply-adds are those of the run's plan, divided otherwise.
 
-But for the falling ones, training goes as with the trainer's defaults, and the ranks are chosen at its first projection,
-half-way, by the weights of that moment.
+But for the falling ones, projections come from half of the training on, their interval shrinking, and the ranks are chosen at
+the first one, half-way, by the weights of that moment.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 import lrpet
-from benchmarks.accuracy.methods.lrpet import train
+from benchmarks.accuracy.methods.lrpet import LATE, train
 from benchmarks.accuracy.run import Cell, Run, alone
 from lrpet.train.console import Console
 from lrpet.train.search import Search, search
@@ -23,17 +23,17 @@ TRIALS = 24
 
 def by_energy(run: Run) -> nn.Module:
     """The ranks that keep most, each layer counting by the fraction of its energy that it keeps."""
-    return train(run, **_macs(run), descent=0.5, allocate="energy")
+    return train(run, **LATE, **_macs(run), descent=0.5, allocate="energy")
 
 
 def by_threshold(run: Run) -> nn.Module:
     """The same fraction of energy pruned from every layer."""
-    return train(run, **_macs(run), descent=0.5, allocate="threshold")
+    return train(run, **LATE, **_macs(run), descent=0.5, allocate="threshold")
 
 
 def by_sensitivity(run: Run) -> nn.Module:
     """The ranks that keep most of what the singular values are worth to the loss."""
-    return train(run, **_macs(run), descent=0.5, allocate="sensitivity")
+    return train(run, **LATE, **_macs(run), descent=0.5, allocate="sensitivity")
 
 
 def falling(run: Run) -> nn.Module:
@@ -57,7 +57,7 @@ def searched(run: Run) -> nn.Module:
     Its trials are single epochs from the dense network of seed 0, whose plan all seeds share.
     """
     plan = lrpet.Plan.from_json((_search(run) / "plan.json").read_text(encoding="utf-8"))
-    return train(run, plan)
+    return train(run, plan, **LATE)
 
 
 def _search(run: Run) -> Path:

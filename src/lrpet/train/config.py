@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lrpet.schedule import Regular, Shrinking
+from lrpet.schedule import Shrinking
 
 GROUPS = ("network and data", "compression", "optimisation", "machine", "run")
 
@@ -81,7 +81,7 @@ class Config(BaseModel):
         "compression", (), "factorise only layers whose names are like one of these patterns, such as '*.mlp.*'"
     )
     every: int | float | Literal["epoch"] = _field(
-        "compression", 0.5, "steps between projections, at first: a number, a fraction of all steps, or 'epoch'"
+        "compression", 5, "steps between projections, at first: a number, a fraction of all steps, or 'epoch'"
     )
     every_last: int | None = _field(
         "compression",
@@ -96,8 +96,12 @@ class Config(BaseModel):
         ge=0,
         lt=1,
     )
-    project_from: float = _field(
-        "compression", 0.0, "fraction of training before which nothing is projected", ge=0, lt=1
+    project_from: float | None = _field(
+        "compression",
+        None,
+        "fraction of training before which nothing is projected (default: 0.5 if every is a constant number of steps, else 0)",
+        ge=0,
+        lt=1,
     )
     energy_transfer: bool = _field("compression", True, "hand the pruned energy to the kept singular values")
     rectify: bool = _field("compression", True, "fold batch norms in when projecting")
@@ -163,8 +167,6 @@ class Config(BaseModel):
             self.every >= 1 if isinstance(self.every, int) else 0 < self.every < 1
         ):
             raise ValueError(f"every={self.every} must be at least 1, a fraction between 0 and 1, or 'epoch'")
-        if self.project_from and (self.every_last is not None or isinstance(self.every, float)):
-            raise ValueError("project_from goes with an interval that stays: every as a number of steps, or 'epoch'")
         if self.every_last is not None and isinstance(self.every, int) and self.every_last > self.every:
             raise ValueError(f"every_last={self.every_last} must be at most every={self.every}: intervals shrink")
         if self.schedule == "one-cycle" and self.warmup_epochs:
@@ -184,8 +186,15 @@ class Config(BaseModel):
         else:
             first = steps_per_epoch if self.every == "epoch" else self.every
         if last is None:
-            return Regular(first, start=int(self.project_from * total)) if self.project_from else first
+            return first
         return Shrinking(total, first=first, last=min(last, first), start=0.5 if start is None else start)
+
+    def projection_start(self, steps_per_epoch: int) -> int:
+        """The first step at which to project, as `lrpet.Projector` takes it."""
+        part = self.project_from
+        if part is None:
+            part = 0.5 if isinstance(self.every, int) and self.every_last is None else 0.0
+        return int(part * self.epochs * steps_per_epoch)
 
     @property
     def folder(self) -> Path:

@@ -83,6 +83,7 @@ def _fit(
         network,
         plan,
         every=config.projection_schedule(len(steps)),
+        start=config.projection_start(len(steps)),
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
