@@ -27,7 +27,7 @@ RECIPE = {"model": "resnet20", "data": "digits", "epochs": 30, "batch_size": 64,
 def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     dense = train(make_config({**RECIPE, "method": "dense", "output": folder / "dense"}))
-    compact = train(make_config({**RECIPE, "macs": 0.5, "every": 20, "output": folder / "lrpet"}))
+    compact = train(make_config({**RECIPE, "macs": 0.5, "output": folder / "lrpet"}))
 
     network = lrpet.load(folder / "lrpet" / "compact")
     difference = to_onnx(network, torch.zeros(1, 1, 8, 8), folder / "compact.onnx", overwrite=True)

@@ -3,7 +3,7 @@
 In a training loop of your own:
 
     plan = lrpet.plan(model, example_inputs, macs=0.45)
-    projector = lrpet.Projector(model, plan, every=391)
+    projector = lrpet.Projector(model, plan, every=5, start=total_steps // 2)
     ...
     loss.backward(); optimizer.step(); projector.step()
     ...
