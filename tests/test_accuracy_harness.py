@@ -253,7 +253,8 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| dense (not compact) | 1 | 100.00 M (100%) | 3 k | 94.00 | 95.00 | +5.00 |" in page
     assert (
-        "| LRPET (from half on, interval shrinking) | 2 | 40.00 M (40%) | 3 k | 90.00 ± 1.41 | 91.00 ± 1.41 | – |" in page
+        "| LRPET (from half on, interval shrinking) | 2 | 40.00 M (40%) | 3 k | 90.00 ± 1.41 | 91.00 ± 1.41 | – |"
+        in page
     )
     assert "| factors from scratch | 1 | 40.00 M (40%) | 3 k | 88.00 | 89.00 | -3.00 |" in page  # against the same seed
     figures = sorted(path.name for path in (tmp_path / "benchmarks" / "figures").iterdir())
