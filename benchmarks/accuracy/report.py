@@ -31,6 +31,7 @@ TITLES = {
     "falling_by_threshold": "LRPET, ranks falling, by threshold",
     **{name: title for name, (title, _) in lrpet.VARIANTS.items() if name not in LEADING},
     "truncation": "dense, cut at the end",
+    "lrpet_retrain": "dense, then LRPET (every 5 steps)",
     "svd_retrain": "dense, SVD, retrained",
     "factors": "factors from scratch",
     "factors_frobenius": "factors, Frobenius decay",
