@@ -140,7 +140,8 @@ def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Map
             continue
         drawn.add(key)
         steps, lr, pruned = map(list, zip(*result["pruned"], strict=True))
-        rates = [steps, lr] if len(steps) > len(rates[0] if rates else []) else rates
+        if not rates or steps[-1] - steps[0] > rates[0][-1] - rates[0][0]:  # the rate as far as any run shows it
+            rates = [steps, lr]
         style = "-" if len(drawn) < 11 else "--"
         label = f"{titles[result['method']]}, keep {result['keep']}"
         axes.plot(steps, pruned, style, label=label, color=colours[result["method"]], alpha=0.8)
