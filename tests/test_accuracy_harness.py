@@ -60,7 +60,7 @@ def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: py
         assert 0.98 * plan.macs < result["macs"] <= plan.macs
     else:
         assert (result["macs"], result["params"]) == (plan.macs, plan.params)
-    projecting = ("lrpet", "late", "every", "falling", "by_", "searched", "no_", "neither", "trp")
+    projecting = ("lrpet", "late", "half", "every", "falling", "by_", "searched", "no_", "neither", "trp")
     assert bool(result["pruned"]) == (method.startswith(projecting) and method != "every_100")  # there are 10 steps
     assert str(tmp_path) not in json.dumps(result)
 
