@@ -36,6 +36,7 @@ def train(run: Run) -> nn.Module:
         plan=run.plan,
         before_step=add_subgradient,
         every=EVERY,
+        project_from=0.0,
         energy_transfer=False,
         rectify=False,
     )
