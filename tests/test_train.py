@@ -79,6 +79,9 @@ def test_summary_is_of_the_network_on_disk(finished: Path) -> None:
 def test_learns(tmp_path: Path) -> None:
     summary = run(quick(tmp_path / "run", epochs=8, every=10))
     assert summary["test_accuracy"] > 0.9
+    logged = lines(tmp_path / "run")
+    half = logged[-1]["step"] // 2
+    assert min(line["step"] for line in logged if line["kind"] == "projection") == -(-half // 10) * 10
 
 
 def test_same_seed_same_weights_and_other_seed_others(finished: Path, tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ class Killed(Exception):
     "projecting",
     [
         {"every": "epoch"},
-        {"every": 7},
+        {"every": 7, "project_from": 0},
         {"every": 3, "project_from": 0, "descent": 0.8, "allocate": "energy"},
     ],
 )
