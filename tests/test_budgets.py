@@ -117,22 +117,36 @@ def test_allocators_against_trying_all_ranks(sizes: list[tuple[int, int]], fract
     assert spending.fits(ranks)
     assert worth(ranks) <= max(map(worth, fitting)) + 1e-9 <= worth(ranks) + short + 2e-9
 
-    uniform, keep = spending.uniform()
-    assert spending.fits(uniform)
-    levels = {r / s for s in (min(size) for size in sizes) for r in range(1, s + 1)}
-    possible = [
-        level
-        for level in levels
-        if spending.fits(
-            {n: each.settled(uniform_rank(each.cost.full_rank, level)) for n, each in spending.candidates.items()}
-        )
-    ]
-    assert keep == max(possible, default=0.0)
+    for ratios in (dict.fromkeys(kept, 1.0), {name: 1 / (1 + i) for i, name in enumerate(kept)}):
+        proportional, multiple = spending.proportional(ratios)
+
+        def at(level: float, ratios: Mapping[str, float] = ratios) -> dict[str, int | None]:
+            return {
+                name: each.settled(uniform_rank(each.cost.full_rank, min(1.0, level * ratios[name])))
+                for name, each in spending.candidates.items()
+            }
+
+        full = {name: each.cost.full_rank for name, each in spending.candidates.items()}
+        levels = [r / (full[name] * ratios[name]) for name in full for r in range(1, full[name] + 1)]
+        assert multiple == max((level for level in levels if spending.fits(at(level))), default=0.0)
+        assert_spent(spending, proportional, at(multiple))
 
     threshold, pruned = spending.threshold(kept)
-    assert spending.fits(threshold)
-    for name, rank in threshold.items():
-        assert rank is None or rank == 1 or kept[name][rank - 2] < 1 - pruned + 1e-9  # one less would prune too much
+    enough = {
+        name: each.settled(1 + sum(value < 1 - pruned - 1e-9 for value in kept[name]))
+        for name, each in spending.candidates.items()
+    }
+    assert_spent(spending, threshold, enough)
+
+
+def assert_spent(spending: Spending, ranks: Mapping[str, int | None], at_least: Mapping[str, int | None]) -> None:
+    """The ranks fit, are no lower than these, and no layer could have one more."""
+    assert spending.fits(ranks)
+    for name, rank in ranks.items():
+        least = at_least[name]
+        assert rank is None or (least is not None and rank >= least)
+        if rank is not None and rank < spending.candidates[name].cost.full_rank:
+            assert not spending.fits({**ranks, name: spending.candidates[name].worthwhile(rank + 1)})
 
 
 # ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,7 +181,7 @@ def test_budgets_are_met_from_below(resnet: nn.Module, budgets: dict[str, Any], 
     }
     used = [spent[name] / (value if value > 1 else value * whole[name]) for name, value in budgets.items()]
     assert max(used) <= 1
-    assert max(used) > (0.99 if how != "uniform" else 0.9)  # these layers have few ranks: uniform steps are large
+    assert max(used) > 0.99
     assert plan.budget.startswith(", ".join(f"{n}={v:g}" if v <= 1 else f"{n}={v:,.0f}" for n, v in budgets.items()))
 
 
@@ -211,7 +225,41 @@ def test_worths_of_ones_own_decide() -> None:
 def test_limits_of_ranks(resnet: nn.Module, how: Any) -> None:
     plan = lrpet.plan(resnet, IMAGE, macs=0.5, allocate=how, multiple_of=4, min_rank=4, max_rank=28)
     assert all(rank % 4 == 0 and 4 <= rank <= 28 for rank in plan.ranks.values())
-    assert plan.macs <= 0.5 * plan.macs_dense
+    assert 0.985 * plan.macs_dense <= plan.macs / 0.5 <= plan.macs_dense
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet56", "vgg16_bn", "googlenet"])
+@pytest.mark.parametrize("multiple_of", [1, 8])
+def test_uniform_ranks_spend_the_budget(name: str, multiple_of: int) -> None:
+    model = create(name)
+    for fraction in (0.45, 0.55, 0.71):
+        plan = lrpet.plan(model, IMAGE, macs=fraction, multiple_of=multiple_of)
+        assert 0.99 < plan.macs / plan.macs_dense / fraction <= 1
+
+
+def test_ratios_of_ones_own() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 32), nn.Linear(32, 2))
+    x = images(1, 64)
+    plan = lrpet.plan(model, x, params=0.5, allocate={"0": 0.2, "1": 0.4, "2": 0.8})
+    multiple = float(plan.budget.split("(")[1].split()[0])
+    for name, ratio, full in (("0", 0.2, 64), ("1", 0.4, 64), ("2", 0.8, 32)):
+        assert plan.ranks.get(name, full) in (int(multiple * ratio * full), int(multiple * ratio * full) + 1)
+    assert 0.98 < plan.params / plan.params_dense / 0.5 <= 1
+    even = lrpet.plan(model, x, params=0.5, allocate={"0": 3, "1": 3, "2": 3})
+    assert even.ranks == lrpet.plan(model, x, params=0.5).ranks
+    fixed = lrpet.plan(model, x, params=0.5, allocate={"0": 1.0, "1": 1.0}, overrides={"2": 5})
+    assert fixed.ranks["2"] == 5  # needs no ratio
+    for ratios, got in (({"0": 1.0}, "'1' a ratio above 0; got none"), ({"0": 0.0, "1": 1, "2": 1}, "'0' .* got 0.0")):
+        with pytest.raises(ValueError, match=f"allocate must give {got}"):
+            lrpet.plan(model, x, params=0.5, allocate=ratios)
+
+
+def test_fractions_in_overrides_keep_the_limits(resnet: nn.Module) -> None:
+    overrides = {"layer3.*": 0.4, "layer2.*": 11}
+    ranks = lrpet.plan(resnet, IMAGE, keep=0.5, multiple_of=8, overrides=overrides).ranks
+    assert ranks["layer3.1.conv1"] == 24  # of 64: 25, but a multiple of 8
+    assert ranks["layer2.1.conv1"] == 11
+    assert ranks["layer1.1.conv1"] == 8
 
 
 def test_overrides(resnet: nn.Module) -> None:

@@ -73,6 +73,30 @@ def test_layers_of_a_group_share_a_ratio(tmp_path: Path) -> None:
         search(options(tmp_path / "other", groups=("layer1.*", "layer9.*")))
 
 
+@pytest.mark.parametrize("objective", ["budget", "weighted"])
+def test_trials_keep_the_limits_of_the_recipe(tmp_path: Path, objective: Any) -> None:
+    recipe = {
+        **RECIPE,
+        "macs": None,
+        "params": 0.6,
+        "multiple_of": 4,
+        "layers": ("layer2.*", "layer3.*"),
+        "overrides": {"layer3.2.*": None, "layer3.1.conv1": 5},
+    }
+    given = Search(make_config(recipe), tmp_path / "search", trials=2, objective=objective)
+    search(given)
+    for trial in complete(given):
+        assert set(trial.params) == {f"layer{i}.{j}.conv{k}" for i in (2, 3) for j in range(3) for k in (1, 2)} - {
+            "layer3.2.conv1",
+            "layer3.2.conv2",
+            "layer3.1.conv1",
+        }
+        plan = lrpet.Plan.from_dict(trial.user_attrs["plan"])
+        assert plan.ranks["layer3.1.conv1"] == 5
+        assert all(rank % 4 == 0 for name, rank in plan.ranks.items() if name != "layer3.1.conv1")
+        assert objective == "weighted" or 0.97 < plan.params / plan.params_dense / 0.6 <= 1
+
+
 def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = options(tmp_path / "search", trials=3)
     fit = module.fit  # type: ignore[attr-defined]
@@ -145,7 +169,8 @@ def test_the_best_plan_trains(tmp_path: Path) -> None:
         ({"trials": 0}, "trials=0"),
         ({"lowest": 0.5, "highest": 0.4}, "must rise"),
         ({"recipe": make_config({**RECIPE, "holdout": 0.0})}, "held-out images"),
-        ({"recipe": make_config({**RECIPE, "macs": None, "keep": 0.5})}, "needs a recipe with macs"),
+        ({"recipe": make_config({**RECIPE, "macs": None, "keep": 0.5})}, "needs a recipe with macs, params or bytes"),
+        ({"recipe": make_config({**RECIPE, "allocate": "energy", "descent": 0.5})}, "leave allocate=energy out"),
     ],
 )
 def test_bad_searches_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

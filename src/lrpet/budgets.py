@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lrpet.allocate import ROUNDING, Choice, allocate
-from lrpet.ranks import MatrixCost, uniform_rank
+from lrpet.ranks import MatrixCost, nearest_rank, uniform_rank
 
 #: How a budget is divided among the layers. "uniform": the same fraction of every rank. "energy": most energy kept, as the sum
 #: over the layers of the fraction that each keeps. "threshold": the same fraction of energy pruned from every layer.
@@ -43,7 +44,7 @@ class Options:
 
     def nearest(self, wanted: int) -> int:
         """The rank that was asked for; else the largest allowed one up to `wanted`, or the smallest there is."""
-        return self.ranks[max(0, bisect_right(self.ranks, wanted) - 1)] if self.fixed is None else self.fixed
+        return nearest_rank(self.ranks, wanted) if self.fixed is None else self.fixed
 
     def settled(self, wanted: int) -> int | None:
         """The same; None, dense, if that saves nothing."""
@@ -96,20 +97,27 @@ class Spending:
                     f"rank the network still has {_number(smallest)} {UNITS[unit]}. Raise the budget or choose more layers."
                 )
 
-    def uniform(self) -> tuple[Ranks, float]:
-        """The largest fraction of every rank that fits, and the ranks that it gives."""
-        sizes = {each.cost.full_rank for each in self.candidates.values()}
+    def proportional(self, ratios: Mapping[str, float]) -> tuple[Ranks, float]:
+        """For every candidate the same multiple of its ratio of full rank, or all of it; and that multiple, the largest that
+        fits. What rounding down left over goes to the layers that the next larger multiples would raise first.
+        """
 
-        def ranks(keep: float) -> Ranks:
+        def ranks(multiple: float) -> Ranks:
             return {
-                name: each.settled(uniform_rank(each.cost.full_rank, keep)) for name, each in self.candidates.items()
+                name: each.settled(uniform_rank(each.cost.full_rank, min(1.0, multiple * ratios[name])))
+                for name, each in self.candidates.items()
             }
 
-        keep = self._largest([0.0, *sorted({r / s for s in sizes for r in range(1, s + 1)})], ranks)
-        return ranks(keep), keep
+        def multiple_of(name: str, rank: int) -> float:
+            return rank / (self.candidates[name].cost.full_rank * ratios[name])
+
+        levels = {multiple_of(name, rank) for name, each in self.candidates.items() for rank in each.ranks}
+        multiple = self._largest([0.0, *sorted(levels)], ranks)
+        return self._raised(ranks(multiple), multiple_of), multiple
 
     def threshold(self, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
-        """The smallest fraction of energy that pruning from every layer fits, and the ranks that it gives.
+        """The smallest fraction of energy that pruning from every layer fits, and the ranks that it gives; what is left over
+        goes to the layers that pruning less would raise first.
 
         `kept`: for every candidate the fraction kept at rank 1, 2, …
         """
@@ -121,7 +129,7 @@ class Spending:
             }
 
         level = self._largest([0.0, *sorted({value for values in kept.values() for value in values})], ranks)
-        return ranks(level), 1 - level
+        return self._raised(ranks(level), lambda name, rank: kept[name][rank - 1]), 1 - level
 
     def most(self, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
         """The ranks that keep most, summed over the layers, and by how much this can at most be short of the best.
@@ -151,6 +159,30 @@ class Spending:
             return [candidate.fixed]
         ranks: list[int | None] = [rank for rank in candidate.ranks if candidate.worthwhile(rank) is not None]
         return [*ranks, None] if candidate.may_be_dense or not ranks else ranks
+
+    def _raised(self, ranks: Ranks, level: Callable[[str, int], float]) -> Ranks:
+        """These ranks and what still fits: one step of one layer at a time, the one that reaches the lowest level next."""
+        ranks, order = dict(ranks), {name: i for i, name in enumerate(self.candidates)}
+        next_steps: list[tuple[float, int, str, int]] = []
+
+        def offer(name: str) -> None:
+            each, now = self.candidates[name], ranks[name]
+            if now is not None and each.fixed is None and now < each.ranks[-1]:
+                rank = each.ranks[bisect_right(each.ranks, now)]
+                heapq.heappush(next_steps, (level(name, rank), order[name], name, rank))
+
+        for name in ranks:
+            offer(name)
+        left = {unit: limit * (1 + ROUNDING) - self.cost(unit, ranks) for unit, limit in self.limits.items()}
+        while next_steps:
+            *_, name, rank = heapq.heappop(next_steps)
+            each, step = self.candidates[name], self.candidates[name].worthwhile(rank)
+            more = {unit: each.cost_in(unit, step) - each.cost_in(unit, ranks[name]) for unit in left}
+            if all(more[unit] <= left[unit] for unit in left):
+                ranks[name] = step
+                left = {unit: left[unit] - more[unit] for unit in left}
+                offer(name)
+        return ranks
 
     def _largest(self, levels: Sequence[float], ranks: Callable[[float], Ranks]) -> float:
         """The largest of ascending `levels` whose ranks fit. Costs must not fall as the level rises."""

@@ -111,6 +111,11 @@ def _add_plan(commands: Any) -> None:
     plan.add_argument("--min-rank", type=int, metavar="N", default=1, help="no lower rank [1]")
     plan.add_argument("--max-rank", type=int, metavar="N", help="no higher rank")
     plan.add_argument("--multiple-of", type=int, metavar="N", default=1, help="only multiples of this [1]")
+    plan.add_argument(
+        "--overrides",
+        metavar="YAML",
+        help="by name pattern a rank, a fraction of it, or null to stay dense: '{conv1: null, layer3.*: 0.3}'",
+    )
     plan.add_argument("--image-size", type=int, metavar="N", help="side in pixels [the network's own, or 32]")
     plan.add_argument("--in-channels", type=int, metavar="N", default=3, help="of the images [3]")
     plan.add_argument("--classes", type=int, metavar="N", help="[1000 for timm: and torchvision:, else 10]")
@@ -124,6 +129,7 @@ def _plan(options: argparse.Namespace) -> None:
 
     import lrpet
     from lrpet import models
+    from lrpet.train.config import read_mapping
 
     library = ":" in options.model
     classes = options.classes or (1000 if library else 10)
@@ -141,6 +147,7 @@ def _plan(options: argparse.Namespace) -> None:
         min_rank=options.min_rank,
         max_rank=options.max_rank,
         multiple_of=options.multiple_of,
+        overrides=None if options.overrides is None else read_mapping(options.overrides),
         factorize_all=options.factorize_all,
     )
     print(plan.to_json() if options.json else plan)
@@ -218,7 +225,7 @@ def _add_search(commands: Any) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from lrpet.train.config import read_config
+    from lrpet.train.config import BUDGETS, read_config
     from lrpet.train.console import Console
     from lrpet.train.search import Search, search
 
@@ -227,8 +234,7 @@ def _search(options: argparse.Namespace) -> None:
     names = ("folder", "trials", "objective", "sampler", "lowest", "highest", "weight")
     given = {name: getattr(options, name) for name in names}
     best = search(Search(recipe, **given, groups=tuple(options.groups)), console=Console())
-    budgets = [name for name in ("keep", "macs", "params", "bytes") if getattr(recipe, name) is not None]
-    instead = " ".join(f"--{name} none" for name in budgets)
+    instead = " ".join(f"--{name} none" for name in BUDGETS if getattr(recipe, name) is not None)
     print(f"best: {best.summary()}")
     print(f"train it with: lrpet train {options.recipe} {instead} --plan {options.folder / 'plan.json'}")
 

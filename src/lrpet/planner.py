@@ -16,7 +16,7 @@ from lrpet.latency import LatencyTable
 from lrpet.matrix import Unfolding, weight_of
 from lrpet.plan import LayerPlan, Plan
 from lrpet.profile import Layer, profile
-from lrpet.ranks import MatrixCost, allowed_ranks, uniform_rank
+from lrpet.ranks import allowed_ranks, nearest_rank, uniform_rank
 from lrpet.unfolding import kept_energy, unfoldings_of
 
 
@@ -31,7 +31,7 @@ def plan(
     latency: float | None = None,
     latency_table: LatencyTable | None = None,
     ranks: Mapping[str, int] | None = None,
-    allocate: Allocator | Mapping[str, Sequence[float]] = "uniform",
+    allocate: Allocator | Mapping[str, Sequence[float]] | Mapping[str, float] = "uniform",
     min_rank: int = 1,
     max_rank: int | None = None,
     multiple_of: int = 1,
@@ -61,12 +61,14 @@ def plan(
             that together keep most, each layer counting by the fraction of its energy that it keeps (by the energy itself,
             layers with small weights would be starved; RESULTS.md has both); "threshold": the same fraction pruned from
             every layer's energy. These two look at the weights as they are now, which says nothing before training. Or
-            {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that.
+            {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that. Or {layer name: ratio}:
+            fractions of the ranks that are to each other as these ratios. What rounding a fraction down to a rank leaves of
+            the budget is spent as well: no plan could have one layer at its next higher rank.
         min_rank: No lower rank than this, where the layer has it.
         max_rank: No higher one.
         multiple_of: Only ranks that are multiples of this, where the layer has one; hardware likes 8 or 16.
-        overrides: {name pattern: rank (int), fraction of the rank to keep (float), or None to stay dense}; the first pattern
-            that a layer's name is like counts.
+        overrides: {name pattern: rank (int), whatever the limits; fraction of the rank to keep (float), within the limits;
+            or None to stay dense}; the first pattern that a layer's name is like counts.
         include: `(module, name) -> bool` chooses layers. By default every convolution, linear and attention, except the
             final classifier (a linear that is the last layer to run) and what is frozen.
         unfolding: How the kernel of a two-dimensional convolution is divided: "channel", k×k then 1×1, as in the paper;
@@ -111,8 +113,12 @@ def plan(
     if ranks is not None:
         check_ranks(ranks, candidates, layers, refused)
         return Plan(layers=decided(ranks), budget="ranks")
-    fixed = {name: _rank_of(overridden[name], each.cost) for name, each in candidates.items() if name in overridden}
-    limits = {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}
+    limits: dict[str, Any] = {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}
+    fixed = {
+        name: _rank_of(overridden[name], each.cost.full_rank, limits)
+        for name, each in candidates.items()
+        if name in overridden
+    }
     spending = _spending(model, layers, candidates, fixed, budgets, limits, latency_table, factorize_all=factorize_all)
     if keep is not None:
         uniform = {name: uniform_rank(each.cost.full_rank, keep) for name, each in spending.candidates.items()}
@@ -129,7 +135,7 @@ def plan(
 
 def _check(
     budgets: Mapping[str, Any],
-    allocate: str | Mapping[str, Sequence[float]],
+    allocate: str | Mapping[str, Any],
     overrides: Mapping[str, Any] | None,
     include: Include | None,
     *,
@@ -152,7 +158,9 @@ def _check(
             f"allocate divides budgets of macs, params, bytes and latency; {alone[0]} leaves nothing to divide"
         )
     if not isinstance(allocate, Mapping) and allocate not in get_args(Allocator):
-        raise ValueError(f"allocate={allocate!r} must be {', '.join(get_args(Allocator))} or {{layer name: worths}}")
+        raise ValueError(
+            f"allocate={allocate!r} must be {', '.join(get_args(Allocator))}, {{layer name: worths}} or {{layer name: ratio}}"
+        )
     for name in set(budgets) - {"ranks"}:
         value = budgets[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -191,8 +199,10 @@ def _first_match(overrides: Mapping[str, Any], names: list[str]) -> dict[str, An
     return found
 
 
-def _rank_of(value: int | float, cost: MatrixCost) -> int:
-    return uniform_rank(cost.full_rank, value) if isinstance(value, float) else min(value, cost.full_rank)
+def _rank_of(value: int | float, full_rank: int, limits: Mapping[str, Any]) -> int:
+    if isinstance(value, float):
+        return nearest_rank(allowed_ranks(full_rank, **limits), uniform_rank(full_rank, value))
+    return min(value, full_rank)
 
 
 def _spending(
@@ -244,14 +254,21 @@ def _times(table: LatencyTable, candidate: Candidate) -> Callable[[int | None], 
 
 def _allocated(
     spending: Spending,
-    allocate: str | Mapping[str, Sequence[float]],
+    allocate: str | Mapping[str, Any],
     candidates: Mapping[str, Candidate],
     model: nn.Module,
 ) -> tuple[Ranks, str]:
     """The ranks, and in words how they were found."""
     if allocate == "uniform":
-        ranks, keep = spending.uniform()
+        ranks, keep = spending.proportional(dict.fromkeys(candidates, 1.0))
         return ranks, f"uniform keep {keep:.4g}"
+    if isinstance(allocate, Mapping) and any(isinstance(value, int | float) for value in allocate.values()):
+        ratios = {
+            name: 1.0 if each.fixed is not None else _ratio(name, allocate)
+            for name, each in spending.candidates.items()
+        }
+        ranks, multiple = spending.proportional(ratios)
+        return ranks, f"{multiple:.4g} times the ratios given"
     if isinstance(allocate, Mapping):
         ranks, short = spending.most({name: _cumulated(name, each, allocate) for name, each in candidates.items()})
         return ranks, f"most worth, at most {short:.3g} short of the best"
@@ -261,6 +278,13 @@ def _allocated(
         return ranks, f"threshold: {pruned:.3g} of every layer's energy pruned"
     ranks, short = spending.most(kept)
     return ranks, f"most energy, at most {short:.3g} short of the best"
+
+
+def _ratio(name: str, ratios: Mapping[str, Any]) -> float:
+    value = ratios.get(name)
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"allocate must give {name!r} a ratio above 0; got {'none' if value is None else repr(value)}")
+    return float(value)
 
 
 def _cumulated(name: str, candidate: Candidate, worths: Mapping[str, Sequence[float]]) -> list[float]:

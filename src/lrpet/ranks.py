@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -52,3 +54,8 @@ def allowed_ranks(
     low, high = min(min_rank, full_rank), full_rank if max_rank is None else min(max_rank, full_rank)
     step = multiple_of if high // multiple_of * multiple_of >= low else 1
     return tuple(rank for rank in range(low, high + 1) if rank % step == 0)
+
+
+def nearest_rank(allowed: Sequence[int], wanted: int) -> int:
+    """The largest of the `allowed` ranks, which ascend, up to `wanted`; the smallest if all are above."""
+    return allowed[max(0, bisect_right(allowed, wanted) - 1)]

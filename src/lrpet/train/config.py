@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lrpet.schedule import Shrinking
 
+#: What compression may be told to come to.
+BUDGETS = ("keep", "macs", "params", "bytes")
 GROUPS = ("network and data", "compression", "optimisation", "machine", "run")
 
 
@@ -76,6 +78,11 @@ class Config(BaseModel):
     min_rank: int = _field("compression", 1, "no lower rank than this", ge=1)
     max_rank: int | None = _field("compression", None, "no higher rank than this", ge=1)
     multiple_of: int = _field("compression", 1, "only ranks that are multiples of this", ge=1)
+    overrides: dict[str, Any] = _field(
+        "compression",
+        {},
+        "for layers with names like a pattern, a rank, a fraction of it, or null to stay dense: '{conv1: null, layer3.*: 0.3}'",
+    )
     plan: Path | None = _field("compression", None, "ranks from this plan file, instead of a budget")
     layers: tuple[str, ...] = _field(
         "compression", (), "factorise only layers whose names are like one of these patterns, such as '*.mlp.*'"
@@ -138,14 +145,14 @@ class Config(BaseModel):
     output: Path | None = _field("run", None, "run folder (default runs/MODEL-DATA-METHOD-SEED)")
     checkpoint_every: int = _field("run", 1, "epochs between checkpoints", ge=1)
 
-    @field_validator("model_args", mode="before")
+    @field_validator("model_args", "overrides", mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:
-        return yaml.safe_load(value) if isinstance(value, str) else value
+        return read_mapping(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        budgets = [name for name in ("keep", "macs", "params", "bytes") if getattr(self, name) is not None]
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
         given = [*budgets, *(["plan"] if self.plan is not None else [])]
         if self.method == "lrpet" and (not given or ({"keep", "plan"} & set(given) and len(given) > 1)):
             raise ValueError(
@@ -157,7 +164,7 @@ class Config(BaseModel):
                 f"allocate={self.allocate} divides a budget of macs, params or bytes by what trained weights are: it "
                 "goes with such a budget, and with descent, which says when"
             )
-        limits = ("min_rank", "max_rank", "multiple_of", "layers", "factorize_all")
+        limits = ("min_rank", "max_rank", "multiple_of", "overrides", "layers", "factorize_all")
         limiting = [name for name in limits if getattr(self, name) != type(self).model_fields[name].default]
         if self.plan is not None and limiting:
             raise ValueError(f"a plan says the rank of every layer itself: leave out {', '.join(limiting)}")
@@ -207,6 +214,19 @@ class Config(BaseModel):
     def to_yaml(self) -> str:
         """This config as YAML, which `read_config` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def read_mapping(text: str) -> dict[str, Any]:
+    """What a YAML text such as '{conv1: null, layer3.*: 0.3}' says. Raises ValueError if it is none, or no mapping."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{text!r} is not YAML ({' '.join(str(error).split())}); quote names with an asterisk"
+        ) from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{text!r} is no mapping, such as '{{conv1: null, layer3.*: 0.3}}'")
+    return values
 
 
 def make_config(values: Mapping[str, Any]) -> Config:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 import torch
@@ -25,14 +25,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 import lrpet
-from lrpet.allocate import ROUNDING
-from lrpet.ranks import uniform_rank
-from lrpet.train.config import Config
+from lrpet.train.config import BUDGETS, Config
 from lrpet.train.console import Console
 from lrpet.train.fit import fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Score, score
-from lrpet.train.task import Task
+from lrpet.train.task import Task, make_plan
 
 #: "budget": every trial has the recipe's budget, the ratios say how the layers share it; accuracy decides. "weighted": the
 #: method's authors' −accuracy(projected) − accuracy(factorised) + λ·(multiply-adds compact / dense). "pareto": accuracy against
@@ -70,8 +68,13 @@ class Search:
             raise ValueError(
                 "a search needs a recipe of method lrpet, and held-out images to judge trials by: set holdout"
             )
-        if self.objective == "budget" and self.recipe.macs is None:
-            raise ValueError("objective=budget needs a recipe with macs, the budget that every trial meets")
+        if self.recipe.allocate != "uniform":
+            raise ValueError(
+                f"a search finds the ranks itself: leave allocate={self.recipe.allocate} out of its recipe"
+            )
+        budgets = [name for name in BUDGETS if name != "keep" and getattr(self.recipe, name) is not None]
+        if self.objective == "budget" and not budgets:
+            raise ValueError("objective=budget needs a recipe with macs, params or bytes, which every trial meets")
 
 
 def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
@@ -82,8 +85,7 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     console = console or Console(quiet=True)
     new = _claim(options)
     task = Task.of(options.recipe)
-    full = lrpet.plan(task.network, task.example, keep=1.0, factorize_all=True, include=_like(task.plan))
-    group_of = _groups(full, options.groups)
+    group_of = _groups(_searched(options.recipe, task), options.groups)
     study = _study(options)
     if new and options.objective == "budget":
         # The same ratio everywhere, to begin with: nothing worse is ever returned.
@@ -95,9 +97,10 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
             for group in dict.fromkeys(group_of.values())
         }
         ratios = {name: suggested[group] for name, group in group_of.items()}
-        plan = lrpet.plan(
-            task.network, task.example, ranks=_ranks(full, ratios, options), rectify=options.recipe.rectify
-        )
+        if options.objective == "budget":
+            plan = make_plan(options.recipe, task.network, task.example, allocate=ratios)
+        else:
+            plan = _at_ratios(options.recipe, task, ratios)
         trial.set_user_attr("plan", plan.to_dict())
         projected, factorised = _trained(options, plan, trial)
         cost = plan.macs / plan.macs_dense
@@ -158,55 +161,27 @@ def _finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def _like(plan: lrpet.Plan) -> Any:
-    """The layers that the recipe factorises."""
-    return lambda module, name: name in plan.ranks
+def _at_ratios(recipe: Config, task: Task, ratios: Mapping[str, float]) -> lrpet.Plan:
+    """Each layer at its ratio of full rank, within the recipe's limits."""
+    changes = {**dict.fromkeys(BUDGETS), "keep": 1.0, "plan": None, "overrides": {**recipe.overrides, **ratios}}
+    return make_plan(recipe.model_copy(update=changes), task.network, task.example)
 
 
-def _groups(full: lrpet.Plan, patterns: tuple[str, ...]) -> dict[str, str]:
+def _searched(recipe: Config, task: Task) -> list[str]:
+    """The layers whose ranks the recipe leaves open."""
+    every = _at_ratios(recipe.model_copy(update={"factorize_all": True}), task, {})
+    return [name for name in every.ranks if not any(fnmatchcase(name, pattern) for pattern in recipe.overrides)]
+
+
+def _groups(names: list[str], patterns: tuple[str, ...]) -> dict[str, str]:
     """{layer name: what its ratio is called}, a pattern or the name."""
-    groups = {name: next((p for p in patterns if fnmatchcase(name, p)), name) for name in full.ranks}
+    groups = {name: next((p for p in patterns if fnmatchcase(name, p)), name) for name in names}
     if unlike := [pattern for pattern in patterns if pattern not in groups.values()]:
         raise ValueError(
             f"groups names {', '.join(unlike)}, which no layer's name is like that is in no earlier one: "
-            f"{', '.join(full.ranks)}"
+            f"{', '.join(names)}"
         )
     return groups
-
-
-def _ranks(full: lrpet.Plan, ratios: Mapping[str, float], options: Search) -> dict[str, int]:
-    """From ratios to ranks; with "budget", the ratios times the largest factor that meets it."""
-    layers = {layer.name: layer for layer in full.layers if layer.rank is not None}
-
-    def ranks(factor: float) -> dict[str, int]:
-        return {
-            name: uniform_rank(layer.shape.full_rank, min(1.0, factor * ratios[name])) for name, layer in layers.items()
-        }
-
-    if options.objective != "budget":
-        return ranks(1.0)
-    assert options.recipe.macs is not None
-    macs = options.recipe.macs
-    budget = macs * full.macs_dense if macs <= 1 else macs
-    fixed = full.macs_dense - sum(layer.macs_dense for layer in layers.values())
-
-    def fits(chosen: Mapping[str, int]) -> bool:  # factors cost in proportion to their rank
-        costs = (
-            min(layer.macs_dense, chosen[name] * layer.macs // layer.shape.full_rank) for name, layer in layers.items()
-        )
-        return fixed + sum(costs) <= budget * (1 + ROUNDING)
-
-    low, high = 0.0, 1 / min(ratios.values())
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(ranks(middle)) else (low, middle)
-    chosen = ranks(low)
-    # What rounding down left goes to those that it took most from.
-    wanted = {name: min(1.0, low * ratios[name]) * layer.shape.full_rank for name, layer in layers.items()}
-    for name in sorted(layers, key=lambda name: chosen[name] - wanted[name]):
-        more = {**chosen, name: chosen[name] + 1}
-        chosen = more if chosen[name] < wanted[name] and fits(more) else chosen
-    return chosen
 
 
 def _trained(options: Search, plan: lrpet.Plan, trial: optuna.Trial) -> tuple[float, float]:

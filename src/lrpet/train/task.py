@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 import lrpet
 from lrpet import models
+from lrpet.budgets import Allocator
 from lrpet.files import load_weights
 from lrpet.train import data
 from lrpet.train.batches import batches
@@ -78,7 +78,7 @@ def make_plan(
     network: nn.Module,
     example: Tensor,
     *,
-    allocate: Literal["uniform", "energy", "threshold"] | Mapping[str, Sequence[float]] = "uniform",
+    allocate: Allocator | Mapping[str, Sequence[float]] | Mapping[str, float] = "uniform",
 ) -> lrpet.Plan:
     """What the config's budget means for `network` with its weights as they are."""
     if config.method == "dense":
@@ -100,6 +100,7 @@ def make_plan(
         min_rank=config.min_rank,
         max_rank=config.max_rank,
         multiple_of=config.multiple_of,
+        overrides=config.overrides,
         rectify=config.rectify,
         include=chosen(config),
         factorize_all=config.factorize_all,
