@@ -1,155 +1,16 @@
-"""Ranks from budgets: against brute force, and on networks."""
+"""Plans from budgets, on networks."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from helpers import images, matrix_macs, matrix_params
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 import lrpet
-from lrpet.allocate import Allocation, Choice, allocate
-from lrpet.budgets import Options, Spending
 from lrpet.models.factory import create
-from lrpet.ranks import MatrixCost, uniform_rank
-
-quick = settings(max_examples=150, deadline=None, derandomize=True)
-
-
-# ── the knapsack ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@st.composite
-def problems(draw: st.DrawFn, budgets: int) -> dict[str, list[Choice]]:
-    def choice(rank: int) -> Choice:
-        return Choice(rank, tuple(draw(st.floats(0, 0.8)) for _ in range(budgets)), draw(st.floats(0, 1)))
-
-    return {str(i): [choice(rank) for rank in range(draw(st.integers(1, 5)))] for i in range(draw(st.integers(1, 4)))}
-
-
-def best(layers: Mapping[str, Sequence[Choice]]) -> float | None:
-    """By trying everything."""
-    values = [
-        sum(choice.value for choice in chosen)
-        for chosen in itertools.product(*layers.values())
-        if all(sum(costs) <= 1 for costs in zip(*(choice.costs for choice in chosen), strict=True))
-    ]
-    return max(values) if values else None
-
-
-def largest_step(layers: Mapping[str, Sequence[Choice]]) -> float:
-    return max(max(c.value for c in choices) - min(c.value for c in choices) for choices in layers.values())
-
-
-@quick
-@given(problems(1))
-def test_one_budget_is_spent_within_a_step_of_the_best(layers: dict[str, list[Choice]]) -> None:
-    optimum = best(layers)
-    if optimum is None:
-        with pytest.raises(ValueError, match="cheapest choices"):
-            allocate(layers)
-        return
-    found = allocate(layers)
-    assert sum(choice.costs[0] for choice in found.chosen.values()) <= 1 + 1e-9
-    assert found.value <= optimum + 1e-9 <= found.bound + 2e-9
-    assert found.bound - found.value <= largest_step(layers) + 1e-9
-
-
-@quick
-@given(problems(2))
-def test_two_budgets_are_both_kept_and_the_bound_holds(layers: dict[str, list[Choice]]) -> None:
-    optimum = best(layers)
-    try:
-        found: Allocation = allocate(layers)
-    except ValueError:
-        return  # no weighing found a start that fits; networks always have one, their choices cost alike
-    assert optimum is not None
-    for budget in (0, 1):
-        assert sum(choice.costs[budget] for choice in found.chosen.values()) <= 1 + 1e-9
-    assert found.value <= optimum + 1e-9 <= found.bound + 2e-9
-
-
-def spectra(sizes: Sequence[tuple[int, int]], seed: int) -> tuple[Spending, dict[str, list[float]]]:
-    """Small layers with random spectra, and what each rank keeps of each."""
-    generator = torch.Generator().manual_seed(seed)
-    candidates, kept = {}, {}
-    for i, (rows, columns) in enumerate(sizes):
-        cost = MatrixCost(rows, columns, positions=1 + i)
-        values = torch.rand(cost.full_rank, generator=generator).sort(descending=True).values.square()
-        kept[str(i)] = (values.cumsum(0) / values.sum()).tolist()
-        candidates[str(i)] = Options(cost, 4, tuple(range(1, cost.full_rank + 1)))
-    totals = {
-        "macs": sum(each.cost.macs() for each in candidates.values()),
-        "params": sum(each.cost.params() for each in candidates.values()),
-    }
-    return Spending(candidates, totals, {}), kept
-
-
-@quick
-@example([(3, 3)], 0.9999999999999999, 0)
-@given(
-    st.lists(st.tuples(st.integers(3, 6), st.integers(3, 7)), min_size=1, max_size=4),
-    st.floats(0.1, 1),
-    st.integers(0, 99),
-)
-def test_allocators_against_trying_all_ranks(sizes: list[tuple[int, int]], fraction: float, seed: int) -> None:
-    spending, kept = spectra(sizes, seed)
-    spending = Spending(spending.candidates, spending.totals, {"macs": fraction * spending.totals["macs"]})
-    options = [[rank for rank in each.ranks if each.cost.saves(rank)] + [None] for each in spending.candidates.values()]
-    every = [dict(zip(spending.candidates, ranks, strict=True)) for ranks in itertools.product(*options)]
-
-    def worth(ranks: Mapping[str, int | None]) -> float:
-        return sum(1.0 if rank is None else kept[name][rank - 1] for name, rank in ranks.items())
-
-    fitting = [ranks for ranks in every if spending.fits(ranks)]
-    if not fitting:
-        with pytest.raises(ValueError, match="cannot be met"):
-            spending.check_possible()
-        return
-    spending.check_possible()
-    ranks, short = spending.most(kept)
-    assert spending.fits(ranks)
-    assert worth(ranks) <= max(map(worth, fitting)) + 1e-9 <= worth(ranks) + short + 2e-9
-
-    for ratios in (dict.fromkeys(kept, 1.0), {name: 1 / (1 + i) for i, name in enumerate(kept)}):
-        proportional, multiple = spending.proportional(ratios)
-
-        def at(level: float, ratios: Mapping[str, float] = ratios) -> dict[str, int | None]:
-            return {
-                name: each.settled(uniform_rank(each.cost.full_rank, min(1.0, level * ratios[name])))
-                for name, each in spending.candidates.items()
-            }
-
-        full = {name: each.cost.full_rank for name, each in spending.candidates.items()}
-        levels = [r / (full[name] * ratios[name]) for name in full for r in range(1, full[name] + 1)]
-        assert multiple == max((level for level in levels if spending.fits(at(level))), default=0.0)
-        assert_spent(spending, proportional, at(multiple))
-
-    threshold, pruned = spending.threshold(kept)
-    enough = {
-        name: each.settled(1 + sum(value < 1 - pruned - 1e-9 for value in kept[name]))
-        for name, each in spending.candidates.items()
-    }
-    assert_spent(spending, threshold, enough)
-
-
-def assert_spent(spending: Spending, ranks: Mapping[str, int | None], at_least: Mapping[str, int | None]) -> None:
-    """The ranks fit, are no lower than these, and no layer could have one more."""
-    assert spending.fits(ranks)
-    for name, rank in ranks.items():
-        least = at_least[name]
-        assert rank is None or (least is not None and rank >= least)
-        if rank is not None and rank < spending.candidates[name].cost.full_rank:
-            assert not spending.fits({**ranks, name: spending.candidates[name].worthwhile(rank + 1)})
-
-
-# ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 IMAGE = images(1, 3, 32, 32)
 

@@ -1,19 +1,12 @@
-"""From budgets to ranks: what the layers may cost together, and which allocator spends it."""
+"""Budgets: what the layers cost, each at its ranks and all together, and what they may cost."""
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from lrpet.allocate import ROUNDING, Choice, allocate
-from lrpet.ranks import MatrixCost, nearest_rank, uniform_rank
-
-#: How a budget is divided among the layers. "uniform": the same fraction of every rank. "energy": most energy kept, as the sum
-#: over the layers of the fraction that each keeps. "threshold": the same fraction of energy pruned from every layer.
-Allocator = Literal["uniform", "energy", "threshold"]
+from lrpet.knapsack import ROUNDING
+from lrpet.ranks import MatrixCost, nearest_rank
 
 UNITS = {"macs": "multiply-adds", "params": "parameters", "bytes": "bytes", "latency": "milliseconds"}
 
@@ -88,7 +81,7 @@ class Spending:
             )
         for unit, limit in self.limits.items():
             cheapest = {
-                name: min(self._options(each), key=lambda rank, each=each: each.cost_in(unit, rank))  # type: ignore[misc]
+                name: min(self.options(name), key=lambda rank, each=each: each.cost_in(unit, rank))  # type: ignore[misc]
                 for name, each in self.candidates.items()
             }
             if (smallest := self.cost(unit, cheapest)) > limit * (1 + ROUNDING):
@@ -97,99 +90,13 @@ class Spending:
                     f"rank the network still has {_number(smallest)} {UNITS[unit]}. Raise the budget or choose more layers."
                 )
 
-    def proportional(self, ratios: Mapping[str, float]) -> tuple[Ranks, float]:
-        """For every candidate the same multiple of its ratio of full rank, or all of it; and that multiple, the largest that
-        fits. What rounding down left over goes to the layers that the next larger multiples would raise first.
-        """
-
-        def ranks(multiple: float) -> Ranks:
-            return {
-                name: each.settled(uniform_rank(each.cost.full_rank, min(1.0, multiple * ratios[name])))
-                for name, each in self.candidates.items()
-            }
-
-        def multiple_of(name: str, rank: int) -> float:
-            return rank / (self.candidates[name].cost.full_rank * ratios[name])
-
-        levels = {multiple_of(name, rank) for name, each in self.candidates.items() for rank in each.ranks}
-        multiple = self._largest([0.0, *sorted(levels)], ranks)
-        return self._raised(ranks(multiple), multiple_of), multiple
-
-    def threshold(self, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
-        """The smallest fraction of energy that pruning from every layer fits, and the ranks that it gives; what is left over
-        goes to the layers that pruning less would raise first.
-
-        `kept`: for every candidate the fraction kept at rank 1, 2, …
-        """
-
-        def ranks(kept_everywhere: float) -> Ranks:
-            return {
-                name: each.settled(1 + bisect_right(kept[name], kept_everywhere - 1e-12))
-                for name, each in self.candidates.items()
-            }
-
-        level = self._largest([0.0, *sorted({value for values in kept.values() for value in values})], ranks)
-        return self._raised(ranks(level), lambda name, rank: kept[name][rank - 1]), 1 - level
-
-    def most(self, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
-        """The ranks that keep most, summed over the layers, and by how much this can at most be short of the best.
-
-        `kept`: for every candidate the value at rank 1, 2, … and full rank, which is also that of the dense layer.
-        """
-        left = {
-            unit: limit - self.totals[unit] + sum(each.cost_in(unit, None) for each in self.candidates.values())
-            for unit, limit in self.limits.items()
-        }
-        choices = {
-            name: [
-                Choice(
-                    rank,
-                    tuple(each.cost_in(unit, rank) / left[unit] for unit in left),
-                    kept[name][-1] if rank is None else kept[name][rank - 1],
-                )
-                for rank in self._options(each)
-            ]
-            for name, each in self.candidates.items()
-        }
-        found = allocate(choices)
-        return {name: choice.rank for name, choice in found.chosen.items()}, found.bound - found.value
-
-    def _options(self, candidate: Options) -> list[int | None]:
-        if candidate.fixed is not None:
-            return [candidate.fixed]
-        ranks: list[int | None] = [rank for rank in candidate.ranks if candidate.worthwhile(rank) is not None]
-        return [*ranks, None] if candidate.may_be_dense or not ranks else ranks
-
-    def _raised(self, ranks: Ranks, level: Callable[[str, int], float]) -> Ranks:
-        """These ranks and what still fits: one step of one layer at a time, the one that reaches the lowest level next."""
-        ranks, order = dict(ranks), {name: i for i, name in enumerate(self.candidates)}
-        next_steps: list[tuple[float, int, str, int]] = []
-
-        def offer(name: str) -> None:
-            each, now = self.candidates[name], ranks[name]
-            if now is not None and each.fixed is None and now < each.ranks[-1]:
-                rank = each.ranks[bisect_right(each.ranks, now)]
-                heapq.heappush(next_steps, (level(name, rank), order[name], name, rank))
-
-        for name in ranks:
-            offer(name)
-        left = {unit: limit * (1 + ROUNDING) - self.cost(unit, ranks) for unit, limit in self.limits.items()}
-        while next_steps:
-            *_, name, rank = heapq.heappop(next_steps)
-            each, step = self.candidates[name], self.candidates[name].worthwhile(rank)
-            more = {unit: each.cost_in(unit, step) - each.cost_in(unit, ranks[name]) for unit in left}
-            if all(more[unit] <= left[unit] for unit in left):
-                ranks[name] = step
-                left = {unit: left[unit] - more[unit] for unit in left}
-                offer(name)
-        return ranks
-
-    def _largest(self, levels: Sequence[float], ranks: Callable[[float], Ranks]) -> float:
-        """The largest of ascending `levels` whose ranks fit. Costs must not fall as the level rises."""
-        index = bisect_right(levels, False, key=lambda level: not self.fits(ranks(level)))
-        if index == 0:
-            raise ValueError("the budgets cannot be met together: raise one of them")
-        return levels[index - 1]
+    def options(self, name: str) -> list[int | None]:
+        """What a candidate may come to: the ranks that are worth it, or dense."""
+        each = self.candidates[name]
+        if each.fixed is not None:
+            return [each.fixed]
+        ranks: list[int | None] = [rank for rank in each.ranks if each.worthwhile(rank) is not None]
+        return [*ranks, None] if each.may_be_dense or not ranks else ranks
 
 
 def _number(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -10,7 +9,8 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from lrpet.budgets import UNITS, Allocator, Options, Ranks, Spending
+from lrpet.allocators import Allocator, divided
+from lrpet.budgets import UNITS, Options, Spending
 from lrpet.candidates import Candidate, Fate, Include, candidates_of, check_ranks, layer_plan, refusals
 from lrpet.latency import LatencyTable
 from lrpet.matrix import Unfolding, weight_of
@@ -128,7 +128,9 @@ def plan(
         }
         return Plan(layers=decided(settled), budget=f"keep={keep:g}")
     spending.check_possible()
-    chosen, how = _allocated(spending, allocate, candidates, model)
+    chosen, how = divided(
+        spending, allocate, lambda: {name: kept_energy(each, model) for name, each in candidates.items()}
+    )
     text = ", ".join(f"{name}={value:g}" if value <= 1 else f"{name}={value:,.0f}" for name, value in budgets.items())
     return Plan(layers=decided(chosen), budget=f"{text} ({how})")
 
@@ -250,50 +252,3 @@ def _times(table: LatencyTable, candidate: Candidate) -> Callable[[int | None], 
             "module runs itself cannot be measured: leave them out by `include`"
         )
     return lambda rank: sum(table.milliseconds(name, rank) for name in names)
-
-
-def _allocated(
-    spending: Spending,
-    allocate: str | Mapping[str, Any],
-    candidates: Mapping[str, Candidate],
-    model: nn.Module,
-) -> tuple[Ranks, str]:
-    """The ranks, and in words how they were found."""
-    if allocate == "uniform":
-        ranks, keep = spending.proportional(dict.fromkeys(candidates, 1.0))
-        return ranks, f"uniform keep {keep:.4g}"
-    if isinstance(allocate, Mapping) and any(isinstance(value, int | float) for value in allocate.values()):
-        ratios = {
-            name: 1.0 if each.fixed is not None else _ratio(name, allocate)
-            for name, each in spending.candidates.items()
-        }
-        ranks, multiple = spending.proportional(ratios)
-        return ranks, f"{multiple:.4g} times the ratios given"
-    if isinstance(allocate, Mapping):
-        ranks, short = spending.most({name: _cumulated(name, each, allocate) for name, each in candidates.items()})
-        return ranks, f"most worth, at most {short:.3g} short of the best"
-    kept = {name: kept_energy(each, model) for name, each in candidates.items()}
-    if allocate == "threshold":
-        ranks, pruned = spending.threshold(kept)
-        return ranks, f"threshold: {pruned:.3g} of every layer's energy pruned"
-    ranks, short = spending.most(kept)
-    return ranks, f"most energy, at most {short:.3g} short of the best"
-
-
-def _ratio(name: str, ratios: Mapping[str, Any]) -> float:
-    value = ratios.get(name)
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"allocate must give {name!r} a ratio above 0; got {'none' if value is None else repr(value)}")
-    return float(value)
-
-
-def _cumulated(name: str, candidate: Candidate, worths: Mapping[str, Sequence[float]]) -> list[float]:
-    if name not in worths or len(worths[name]) != candidate.cost.full_rank:
-        found = f"{len(worths[name])} for it" if name in worths else "none for it"
-        raise ValueError(
-            f"allocate must give {name!r} {candidate.cost.full_rank} worths, one a singular value; got {found}"
-        )
-    values = [float(worth) for worth in worths[name]]
-    if not all(0 <= value < math.inf for value in values):
-        raise ValueError(f"allocate gives {name!r} a worth that is negative or not finite")
-    return list(itertools.accumulate(values))

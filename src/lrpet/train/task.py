@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import lrpet
 from lrpet import models
-from lrpet.budgets import Allocator
+from lrpet.allocators import Allocator
 from lrpet.files import load_weights
 from lrpet.train import data
 from lrpet.train.batches import batches

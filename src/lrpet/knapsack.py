@@ -32,7 +32,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Allocation:
+class Solution:
     """A choice for every layer."""
 
     chosen: dict[str, Choice]
@@ -45,7 +45,7 @@ class Allocation:
         return sum(choice.value for choice in self.chosen.values())
 
 
-def allocate(layers: Mapping[str, Sequence[Choice]]) -> Allocation:
+def solve(layers: Mapping[str, Sequence[Choice]]) -> Solution:
     """The choices that keep most, their costs adding up to at most 1 for every budget.
 
     With one budget, short of the best by no more than the gain of one step. With several, budgets are weighed against each
@@ -55,14 +55,14 @@ def allocate(layers: Mapping[str, Sequence[Choice]]) -> Allocation:
     """
     budgets = len(next(iter(layers.values()))[0].costs) if layers else 0
     weights = [1 / max(1, budgets)] * budgets
-    best: Allocation | None = None
+    best: Solution | None = None
     for _ in range(ROUNDS if budgets > 1 else 1):
         found = _by_gain(layers, weights)
         if found is not None:
             better = best is None or found.value > best.value
             bound = found.bound if best is None else min(best.bound, found.bound)
-            best = Allocation(found.chosen if better or best is None else best.chosen, bound)
-        used = _totals((found or Allocation(_cheapest(layers, weights), 0.0)).chosen)
+            best = Solution(found.chosen if better or best is None else best.chosen, bound)
+        used = _totals((found or Solution(_cheapest(layers, weights), 0.0)).chosen)
         weights = [weight * math.exp(use - 1) for weight, use in zip(weights, used, strict=True)]
         weights = [weight / sum(weights) for weight in weights]
     if best is None:
@@ -70,7 +70,7 @@ def allocate(layers: Mapping[str, Sequence[Choice]]) -> Allocation:
     return best
 
 
-def _by_gain(layers: Mapping[str, Sequence[Choice]], weights: Sequence[float]) -> Allocation | None:
+def _by_gain(layers: Mapping[str, Sequence[Choice]], weights: Sequence[float]) -> Solution | None:
     """Go up the hulls in order of gain for weighed cost; None if the start does not fit."""
     hulls = {name: _hull(choices, weights) for name, choices in layers.items()}
     chosen = {name: hull[0] for name, hull in hulls.items()}
@@ -96,7 +96,7 @@ def _by_gain(layers: Mapping[str, Sequence[Choice]], weights: Sequence[float]) -
         new = [use + b - a for use, a, b in zip(used, low.costs, high.costs, strict=True)]
         if chosen[name] is low and all(use <= 1 + ROUNDING for use in new):
             chosen[name], used = high, new
-    return Allocation(_filled(layers, chosen, used), bound)
+    return Solution(_filled(layers, chosen, used), bound)
 
 
 def _filled(layers: Mapping[str, Sequence[Choice]], chosen: dict[str, Choice], used: list[float]) -> dict[str, Choice]:
