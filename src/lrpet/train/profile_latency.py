@@ -69,11 +69,11 @@ def profile_latency(
             contenders = {"dense": module, **{str(rank): _factorised(module, rank) for rank in ranks}}
             if others:
                 contenders = {form: _Attending(attention, *others) for form, attention in contenders.items()}
-            measured[key] = _raced(contenders, x, runtime, seconds)
+            measured[key] = raced(contenders, x, runtime, seconds)
         times = measured[key]
         dense[name] = calls * times["dense"]
         factorised[name] = {rank: calls * times[str(rank)] for rank in ranks}
-    whole = _raced({"network": model}, example, runtime, seconds)["network"]
+    whole = raced({"network": model}, example, runtime, seconds)["network"]
     source = {
         "runtime": runtime,
         "device": str(example.device),
@@ -147,7 +147,8 @@ class _Attending(nn.Module):
         return self.attention(query, self.key, self.value, need_weights=False)[0]
 
 
-def _raced(contenders: dict[str, nn.Module], x: Tensor, runtime: Runtime, seconds: float) -> dict[str, float]:
+def raced(contenders: dict[str, nn.Module], x: Tensor, runtime: Runtime, seconds: float) -> dict[str, float]:
+    """Median milliseconds of one pass of each through a runtime, the contenders taking turns for `seconds` each."""
     if runtime == "compile":
         torch._dynamo.reset()
         contenders = {name: torch.compile(module) for name, module in contenders.items()}  # type: ignore[misc]

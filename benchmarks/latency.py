@@ -1,0 +1,95 @@
+"""Does a latency budget come true? Whole compact networks timed, against what the table of their layers foretold.
+
+    python -m benchmarks.latency OUT.json
+
+For each case a table is measured as `lrpet profile-latency` does. Ranks are then chosen twice: for a latency budget by the
+table, and for the same fraction of multiply-adds without one, as one would who trusts that multiply-adds are time. The dense
+network and the compact ones are timed in turns, in one process. Weights are random: they do not change the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lrpet
+from lrpet import models
+from lrpet.train.profile_latency import Runtime, profile_latency, raced
+from lrpet.train.provenance import provenance
+
+#: name: model, image size, batch, runtime
+CASES: dict[str, tuple[str, int, int, Runtime]] = {
+    "ResNet-50, one image, eager": ("torchvision:resnet50", 224, 1, "eager"),
+    "ResNet-50, one image, ONNX Runtime": ("torchvision:resnet50", 224, 1, "onnxruntime"),
+    "ViT-B/16, one image, eager": ("torchvision:vit_b_16", 224, 1, "eager"),
+    "ResNet-56, 64 images of CIFAR-10, eager": ("resnet56", 32, 64, "eager"),
+    "ResNet-20, 64 images of CIFAR-10, compiled": ("resnet20", 32, 64, "compile"),
+}
+BUDGETS = (0.8, 0.6)
+#: Ranks are multiples of this, in the table and by it.
+MULTIPLE = 8
+
+
+def measure(case: str, *, seconds: float) -> dict[str, Any]:
+    """Fractions of the dense network: time as foretold and as measured, multiply-adds."""
+    name, side, batch, runtime = CASES[case]
+    torch.manual_seed(0)
+    network, example = models.create(name).eval(), torch.randn(batch, 3, side, side)
+    table = profile_latency(network, example, runtime=runtime, multiple_of=MULTIPLE, seconds=seconds / 10)
+    plans: dict[str, lrpet.Plan] = {}
+    refused: dict[str, str] = {}
+    for budget in BUDGETS:
+        try:
+            plans[f"latency={budget}"] = lrpet.plan(
+                network, example, latency=budget, latency_table=table, multiple_of=MULTIPLE
+            )
+        except ValueError as error:
+            refused[f"latency={budget}"] = str(error)
+        plans[f"macs={budget}"] = lrpet.plan(network, example, macs=budget)
+    networks = {"dense": network, **{name: lrpet.factorize(network, plan) for name, plan in plans.items()}}
+    with torch.no_grad():
+        times = raced(networks, example, runtime, seconds)
+    return {
+        "dense_milliseconds": times["dense"],
+        "layers_milliseconds": sum(table.dense.values()),
+        "refused": refused,
+        "plans": {
+            name: {
+                "foretold": _foretold(table, plan) / table.network,
+                "measured": times[name] / times["dense"],
+                "macs": plan.macs / plan.macs_dense,
+                "factorised": len(plan.ranks),
+                "layers": len(plan.layers),
+            }
+            for name, plan in plans.items()
+        },
+    }
+
+
+def _foretold(table: lrpet.LatencyTable, plan: lrpet.Plan) -> float:
+    saved = (table.dense[name] - table.milliseconds(name, plan.ranks.get(name)) for name in table.dense)
+    return table.network - sum(saved)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="for each network; a tenth for each layer at each rank"
+    )
+    options = parser.parse_args()
+    results: dict[str, Any] = {**provenance(), "seed": 0, "seconds": options.seconds, "cases": {}}
+    for case in options.cases:
+        results["cases"][case] = measure(case, seconds=options.seconds)
+        print(case, json.dumps(results["cases"][case], indent=1), flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
