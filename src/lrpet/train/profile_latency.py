@@ -173,6 +173,8 @@ class _Session(nn.Module):
             program.save(str(path), external_data=False)
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
+            # Else the threads of the one that has just run would slow the next.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def forward(self, x: Tensor) -> Any:
