@@ -1,6 +1,6 @@
 """Does a latency budget come true? Whole compact networks timed, against what the table of their layers foretold.
 
-    python -m benchmarks.latency OUT.json
+    python -m benchmarks.latency OUT [--cases NAME …]
 
 For each case a table is measured as `lrpet profile-latency` does. Ranks are then chosen twice: for a latency budget by the
 table, and for the same fraction of multiply-adds without one, as one would who trusts that multiply-adds are time. The dense
@@ -21,13 +21,13 @@ from lrpet import models
 from lrpet.train.profile_latency import Runtime, profile_latency, raced
 from lrpet.train.provenance import provenance
 
-#: name: model, image size, batch, runtime
-CASES: dict[str, tuple[str, int, int, Runtime]] = {
-    "ResNet-50, one image, eager": ("torchvision:resnet50", 224, 1, "eager"),
-    "ResNet-50, one image, ONNX Runtime": ("torchvision:resnet50", 224, 1, "onnxruntime"),
-    "ViT-B/16, one image, eager": ("torchvision:vit_b_16", 224, 1, "eager"),
-    "ResNet-56, 64 images of CIFAR-10, eager": ("resnet56", 32, 64, "eager"),
-    "ResNet-20, 64 images of CIFAR-10, compiled": ("resnet20", 32, 64, "compile"),
+#: name: what is timed, model, image size, batch, runtime
+CASES: dict[str, tuple[str, str, int, int, Runtime]] = {
+    "resnet50-eager": ("ResNet-50, one image", "torchvision:resnet50", 224, 1, "eager"),
+    "resnet50-onnxruntime": ("ResNet-50, one image, ONNX Runtime", "torchvision:resnet50", 224, 1, "onnxruntime"),
+    "vit_b_16-eager": ("ViT-B/16, one image", "torchvision:vit_b_16", 224, 1, "eager"),
+    "resnet56-eager": ("ResNet-56, 64 images of CIFAR-10", "resnet56", 32, 64, "eager"),
+    "resnet20-compile": ("ResNet-20, 64 images of CIFAR-10, compiled", "resnet20", 32, 64, "compile"),
 }
 BUDGETS = (0.8, 0.6)
 #: Ranks are multiples of this, in the table and by it.
@@ -36,7 +36,7 @@ MULTIPLE = 8
 
 def measure(case: str, *, seconds: float) -> dict[str, Any]:
     """Fractions of the dense network: time as foretold and as measured, multiply-adds."""
-    name, side, batch, runtime = CASES[case]
+    title, name, side, batch, runtime = CASES[case]
     torch.manual_seed(0)
     network, example = models.create(name).eval(), torch.randn(batch, 3, side, side)
     table = profile_latency(network, example, runtime=runtime, multiple_of=MULTIPLE, seconds=seconds / 10)
@@ -54,6 +54,7 @@ def measure(case: str, *, seconds: float) -> dict[str, Any]:
     with torch.no_grad():
         times = raced(networks, example, runtime, seconds)
     return {
+        "case": title,
         "dense_milliseconds": times["dense"],
         "layers_milliseconds": sum(table.dense.values()),
         "refused": refused,
@@ -77,18 +78,18 @@ def _foretold(table: lrpet.LatencyTable, plan: lrpet.Plan) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="a folder; a file of each case goes there")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument(
-        "--seconds", type=float, default=5.0, help="for each network; a tenth for each layer at each rank"
+        "--seconds", type=float, default=3.0, help="for each network; a tenth for each layer at each rank"
     )
     options = parser.parse_args()
-    results: dict[str, Any] = {**provenance(), "seed": 0, "seconds": options.seconds, "cases": {}}
+    options.out.mkdir(parents=True, exist_ok=True)
     for case in options.cases:
-        results["cases"][case] = measure(case, seconds=options.seconds)
-        print(case, json.dumps(results["cases"][case], indent=1), flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        result = {**provenance(), "seed": 0, "seconds": options.seconds, **measure(case, seconds=options.seconds)}
+        text = json.dumps(result, indent=1)
+        (options.out / f"latency-{case}.json").write_text(text + "\n", encoding="utf-8")
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

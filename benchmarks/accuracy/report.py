@@ -139,6 +139,23 @@ def allocation_table(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
+def latency_table(cases: list[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: time that was asked for and time that was measured, as fractions of the dense network's."""
+    lines = [
+        "| network | dense | asked for | ranks by the table | the same of the multiply-adds |",
+        "|---|---|---|---|---|",
+    ]
+    for case in cases:
+        for asked in (0.8, 0.6):
+            plan, naive = case["plans"].get(f"latency={asked}"), case["plans"][f"macs={asked}"]
+            came = (
+                "refused: impossible" if plan is None else f"{plan['measured']:.2f} (foretold {plan['foretold']:.2f})"
+            )
+            dense = f"{case['dense_milliseconds']:.0f} ms"
+            lines.append(f"| {case['case']} | {dense} | {asked} | {came} | {naive['measured']:.2f} |")
+    return lines
+
+
 def page(folder: Path) -> str:
     """The page as Markdown."""
     parts = [INTRODUCTION]
@@ -161,6 +178,14 @@ def page(folder: Path) -> str:
             "networks, each cut to a budget by each way of counting, batch norm re-estimated, not retrained; held-out "
             "images,\nmean ± standard deviation over the networks. The ways are told in "
             "[`benchmarks/allocation.py`](benchmarks/allocation.py).\n\n" + "\n".join(allocation_table(measured)) + "\n"
+        )
+    if timed := [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("latency-*.json"))]:
+        parts.append(
+            "## Latency: what was asked for, and what came\n\nTime of whole compact networks, measured, as a fraction of the "
+            "dense one's: ranks chosen for a latency budget\nby a table of measured layers, and for the same fraction of "
+            "multiply-adds without one. Two CPU cores\n(`python -m benchmarks.latency benchmarks/results`).\n\n"
+            + "\n".join(latency_table(timed))
+            + "\n"
         )
     if (folder / "gradients-cpu.json").exists():
         gradients = json.loads((folder / "gradients-cpu.json").read_text(encoding="utf-8"))
