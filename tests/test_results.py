@@ -51,6 +51,13 @@ def test_share_of_training_time() -> None:
         assert f"{100 * projection / (5 * step + projection):.2f} %" in README
 
 
+def test_latency_table() -> None:
+    files = sorted((ROOT / "benchmarks" / "results").glob("latency-*.json"))
+    lines = report.latency_table([result(file.name) for file in files])
+    assert len(lines) == 2 + 2 * len(files)
+    assert "\n".join(lines) in README
+
+
 def test_accuracy_against_others() -> None:
     results = [row for row in report.read(ROOT / "benchmarks" / "results") if row["epochs"] == 12]
     for method in ("dense", report.LEADING[0], "svd_retrain", "factors"):
