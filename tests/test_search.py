@@ -57,6 +57,13 @@ def test_a_search_leaves_its_best_plan(tmp_path: Path, objective: Any) -> None:
         assert plans[accuracies.index(max(accuracies))].macs >= best.macs
     assert len(trials[0].values) == (2 if objective == "pareto" else 1)
     assert (given.folder / "front.svg").stat().st_size > 1000
+    front = [lrpet.Plan.from_json(file.read_text()) for file in sorted((given.folder / "front").glob("*.json"))]
+    if objective == "pareto":
+        costs = [plan.macs for plan in front]
+        assert costs == sorted(set(costs))  # accuracy, by which they are named, rises with cost on a front
+        assert best in front
+    else:
+        assert not front
     assert not list((given.folder / "trials").iterdir())
 
 

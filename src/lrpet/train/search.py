@@ -5,7 +5,7 @@ the folder:
 
     study.journal   every trial, as Optuna keeps it          front.svg   accuracy against multiply-adds of all trials
     trials/         run folders of trials under way          plan.json   the best plan, for `lrpet train --plan`
-    recipe.yaml     what is trained, and how it is searched
+    recipe.yaml     what is trained, and how it is searched  front/      with "pareto", the plan of each trial on the front
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
         study.optimize(trial, callbacks=[enough])
     best = _best(study, options)
     (options.folder / "plan.json").write_text(best.to_json() + "\n", encoding="utf-8")
+    if options.objective == "pareto":
+        _save_front(study, options.folder / "front")
     _plot(study, options.folder / "front.svg")
     return best
 
@@ -218,6 +220,18 @@ def _best(study: optuna.Study, options: Search) -> lrpet.Plan:
         raise ValueError("no trial was completed: raise trials")
     best = max(complete, key=lambda trial: (trial.values[0], -trial.user_attrs["macs"]))
     return lrpet.Plan.from_dict(best.user_attrs["plan"])
+
+
+def _save_front(study: optuna.Study, folder: Path) -> None:
+    """The plan of every trial that no other beats, as ACCURACY-MACS.json."""
+    folder.mkdir(exist_ok=True)
+    front = {f"{t.user_attrs['accuracy']:.4f}-{t.user_attrs['macs']}.json": t.user_attrs for t in study.best_trials}
+    for file in folder.glob("*.json"):
+        if file.name not in front:
+            file.unlink(missing_ok=True)
+    for name, trial in front.items():
+        plan = lrpet.Plan.from_dict(trial["plan"])
+        (folder / name).write_text(plan.to_json() + "\n", encoding="utf-8")
 
 
 def _plot(study: optuna.Study, path: Path) -> None:
