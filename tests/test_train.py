@@ -203,6 +203,23 @@ def test_resume_without_a_checkpoint_starts_afresh(tmp_path: Path, monkeypatch: 
     assert run(quick(tmp_path / "run", epochs=1), resume=True)["epochs"] == 1
 
 
+def test_a_resumed_run_keeps_the_plan_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lrpet.Projector, "step", dying)
+        with pytest.raises(Killed):
+            run(quick(tmp_path / "run", epochs=1))
+    saved = tmp_path / "run" / "plan.json"  # as if another version had planned
+    task = Task.of(quick(tmp_path / "run", epochs=1))
+    other = lrpet.plan(task.network, task.example, ranks={**task.plan.ranks, "layer3.0.conv2": 2})
+    assert other.ranks != task.plan.ranks
+    saved.write_text(other.to_json(), encoding="utf-8")
+    assert run(quick(tmp_path / "run", epochs=1), resume=True)["macs"] == other.macs
+    assert lrpet.Plan.from_json(saved.read_text(encoding="utf-8")) == other
+
+
 def test_existing_run_folder_is_refused_and_kept(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     with pytest.raises(FileExistsError, match="--resume"):

@@ -50,9 +50,10 @@ class Progress:
 class RunFolder:
     """Paths and writers of one run. Made by `RunFolder.opened`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self.compact = path / "compact"
+        self.plan = plan
         self._metrics = path / "metrics.jsonl"
         self._checkpoints = path / "checkpoints"
         self._ranks: dict[str, int] | None = None  # as last logged
@@ -76,13 +77,14 @@ class RunFolder:
     @classmethod
     @contextmanager
     def opened(cls, config: Config, plan: Plan) -> Iterator[RunFolder]:
-        """The run's folder, made if it is not there."""
-        folder = cls(config.folder)
+        """The run's folder, made if it is not there; if it is, `plan` is what the run began with."""
+        folder = cls(config.folder, plan)
         if not folder.path.exists():
             with written_whole(folder.path) as temporary:
                 (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
                 (temporary / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
                 (temporary / "checkpoints").mkdir()
+        folder.plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
         try:
             yield folder
         finally:

@@ -40,9 +40,9 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     console = console or Console()
     RunFolder.check(config, resume=resume)
     task = Task.of(config)
-    with RunFolder.opened(config, task.plan) as folder, console.run(config, task.plan):
+    with RunFolder.opened(config, task.plan) as folder, console.run(config, folder.plan):
         source = provenance()  # of the code that trains, should it change meanwhile
-        trained = fit(task.network, task.plan, config, task, folder, console)
+        trained = fit(task.network, folder.plan, config, task, folder, console)
         folder.write_plan(trained.plan)
         summary = {**_finish(config, task, folder, trained), **source}
         folder.write_summary(summary, as_text(summary_table([summary])))
