@@ -281,7 +281,7 @@ def test_missing_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     "changes",
     [
-        {"precision": "bf16", "channels_last": True, "optimizer": "adamw", "lr": 1e-3},
+        {"precision": "bf16", "channels_last": True, "optimizer": "adamw", "lr": 1e-2},
         {"method": "dense", "macs": None, "schedule": "step", "milestones": (1,)},
         {"schedule": "cosine", "warmup_epochs": 1, "holdout": 0.0},
         {"model": "torchvision:resnet18", "data": "digits", "in_channels": 3},
