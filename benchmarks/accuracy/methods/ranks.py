@@ -1,7 +1,7 @@
 """LRPET at other ranks than the same fraction of each: the multiply-adds are those of the run's plan, divided otherwise.
 
-But for the falling ones, projections come from half of the training on, their interval shrinking, and the ranks are chosen at
-the first one, half-way, by the weights of that moment.
+But for the falling ones, projections come from half of the training on, every five steps or their interval shrinking, and the
+ranks are chosen at the first one, half-way, by the weights of that moment.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 import lrpet
-from benchmarks.accuracy.methods.lrpet import LATE, train
+from benchmarks.accuracy.methods.lrpet import FROM_HALF, LATE, train
 from benchmarks.accuracy.run import Cell, Run, alone
 from lrpet.train.console import Console
 from lrpet.train.search import Search, search
@@ -24,6 +24,11 @@ TRIALS = 24
 def by_energy(run: Run) -> nn.Module:
     """The ranks that keep most, each layer counting by the fraction of its energy that it keeps."""
     return train(run, **LATE, **_macs(run), descent=0.5, allocate="energy")
+
+
+def by_energy_every_5(run: Run) -> nn.Module:
+    """The same, with a projection every five steps."""
+    return train(run, **FROM_HALF, **_macs(run), descent=0.5, allocate="energy")
 
 
 def by_threshold(run: Run) -> nn.Module:
