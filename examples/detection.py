@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, default=Path("compact-detection"))
     parser.add_argument("--keep", type=float, default=0.5)
-    parser.add_argument("--every", type=int, default=250, help="steps between projections")
+    parser.add_argument("--every", type=int, default=5, help="steps between projections, from half of the training on")
     parser.add_argument("--epochs", type=int, default=26)
     parser.add_argument("--lr", type=float, default=0.005)
     parser.add_argument("--side", type=int, default=600, help="shorter side of the images in the network, in pixels")
@@ -76,10 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> float:
     example = [torch.rand(3, options.side, options.side, device=device)]
     plan = lrpet.plan(model, (example,), keep=options.keep, include=backbone)
     print(plan.summary())
-    projector = lrpet.Projector(model, plan, every=options.every)
+    steps = options.epochs * len(train)
+    projector = lrpet.Projector(model, plan, every=options.every, start=steps // 2)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=options.lr, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * len(train))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in range(options.epochs):
         model.train()
         total = torch.zeros((), device=device)
