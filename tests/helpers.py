@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
+from lrpet.factors import Factors
+from lrpet.plan import LayerPlan, Plan
+
 
 @torch.no_grad()
 def realistic_(model: nn.Module, images: Tensor, *, seed: int = 0) -> nn.Module:
@@ -65,3 +68,33 @@ def weight(model: nn.Module, name: str) -> Tensor:
     parameter = model.get_submodule(name).weight
     assert isinstance(parameter, Tensor)
     return parameter.detach().flatten(1)
+
+
+def factors(compact: nn.Module, name: str) -> list[Any]:
+    """The two that a layer became."""
+    pair = compact.get_submodule(name)
+    assert isinstance(pair, Factors)
+    return list(pair)
+
+
+class Small(nn.Module):
+    """Three convolutions, the last of which is too thin to gain from factors, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 12, 3, padding=1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(12)
+        self.second = nn.Conv2d(12, 16, 3, padding=1, stride=2)
+        self.third = nn.Conv2d(16, 1, 1)
+        self.hidden = nn.Linear(4 * 4, 20)
+        self.classifier = nn.Linear(20, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.third(self.second(self.norm(self.first(x)).relu()).relu())
+        return self.classifier(self.hidden(x.flatten(1)).relu())  # type: ignore[no-any-return]
+
+
+def layer_of(plan: Plan, name: str) -> LayerPlan:
+    """What a plan has for a layer."""
+    (layer,) = [layer for layer in plan.layers if layer.name == name]
+    return layer
