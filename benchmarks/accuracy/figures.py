@@ -22,7 +22,8 @@ TITLES = {
     "curves": "Validation accuracy over training",
     "pruned": "Energy pruned at each projection",
 }
-SIZE = (7.5, 4.5)
+HEIGHT, PANEL, LETTER = 4.5, 5.0, 0.07
+"""Inches: of a figure's height, of its axes' width, of a letter's in a legend or beside an axis."""
 #: What is so many points below the median of its panel is told in words, so that the others can be told apart.
 FAR_BELOW = 10.0
 plt.rcParams.update(
@@ -44,10 +45,11 @@ def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -
     for kind, plot in (("macs", _macs), ("curves", _curves), ("pruned", _pruned)):
         if kind not in kinds(results):
             continue
-        figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+        figure, axes = plt.subplots(layout="constrained")
         plot(axes, results, titles, colours)
         axes.set_title(TITLES[kind], loc="left")
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.set_size_inches(PANEL + 0.8 + LETTER * max(map(len, axes.get_legend_handles_labels()[1])), HEIGHT)
         _save(figure, folder / f"{kind}-{name}.svg")
 
 
@@ -74,7 +76,8 @@ def _methods(results: Results, titles: Mapping[str, str], path: Path) -> None:
     """A row for each method, a panel for each budget."""
     keeps = sorted({result["keep"] for result in results if result["keep"]}, reverse=True)
     methods = list(dict.fromkeys(result["method"] for result in results))[::-1]
-    size = (3.5 + 3 * max(1, len(keeps)), 1.2 + 0.25 * len(methods))
+    named = max(len(titles[method]) for method in methods)
+    size = (0.3 + LETTER * named + 0.6 * PANEL * max(1, len(keeps)), 1.2 + 0.25 * len(methods))
     figure, panels = plt.subplots(1, max(1, len(keeps)), figsize=size, layout="constrained", sharey=True, squeeze=False)
     for axes, keep in zip(panels[0], keeps or [None], strict=True):
         seeds: dict[str, list[float]] = defaultdict(list)
@@ -91,26 +94,29 @@ def _methods(results: Results, titles: Mapping[str, str], path: Path) -> None:
                 continue
             axes.plot(values, [row] * len(values), ".", color="0.6", markersize=5)
             axes.plot(means[method], row, "|", color="black", markersize=11, markeredgewidth=2)
-        axes.set(xlabel="test accuracy, BN re-estimated, %", title="" if keep is None else f"keep {keep}")
+        axes.set_title("" if keep is None else f"keep {keep}")
         axes.grid(axis="y", color="0.93")
         axes.set_axisbelow(True)
+    figure.supxlabel("test accuracy, BN re-estimated, %", fontsize="medium")
     panels[0][0].set_yticks(range(len(methods)), [titles[method] for method in methods])
     _save(figure, path)
 
 
 def _macs(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:
-    points: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    points: dict[str, dict[float | None, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        points[result["method"]][result["macs"]].append(100 * result["test_accuracy_bn_reestimated"])
+        point = result["macs"] / 1e6, 100 * result["test_accuracy_bn_reestimated"]
+        points[result["method"]][result["keep"]].append(point)
     cut = points.pop("truncation", {})
-    for i, (method, by_macs) in enumerate(points.items()):
+    for i, (method, by_keep) in enumerate(points.items()):
         aside = 0.0 if method == "dense" else 0.007 * (i - len(points) / 2)  # else they cover each other
-        x = [macs / 1e6 * (1 + aside) for macs in sorted(by_macs)]
-        mean = [statistics.mean(by_macs[macs]) for macs in sorted(by_macs)]
-        error = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (by_macs[macs] for macs in sorted(by_macs))]
+        seeds = [list(zip(*pairs, strict=True)) for pairs in by_keep.values()]
+        x = [statistics.mean(macs) * (1 + aside) for macs, _ in seeds]
+        mean = [statistics.mean(values) for _, values in seeds]
+        error = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in seeds]
         axes.errorbar(x, mean, error, fmt="o", capsize=3, label=titles[method], color=colours[method])
     if cut:
-        values = ", ".join(f"{statistics.mean(values):.1f}" for values in cut.values())
+        values = ", ".join(f"{statistics.mean(value for _, value in pairs):.1f}" for pairs in cut.values())
         axes.plot([], [], "v", color=colours["truncation"], label=f"{titles['truncation']}: {values}, far below")
     axes.set(
         xlabel="multiply-adds, M (moved apart a little at each budget)", ylabel="test accuracy, BN re-estimated, %"

@@ -26,7 +26,7 @@ TITLES = {
     "by_energy": "ranks by energy (from half on, shrinking)",
     "by_threshold": "ranks by threshold (from half on, shrinking)",
     "by_sensitivity": "ranks by sensitivity (from half on, shrinking)",
-    "searched": "ranks searched, 24 trials of an epoch besides (from half on, shrinking)",
+    "searched": "ranks searched (from half on, shrinking)",
     "falling": "ranks falling",
     "falling_by_energy": "ranks falling, by energy",
     "falling_by_threshold": "ranks falling, by threshold",
