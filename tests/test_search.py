@@ -67,6 +67,16 @@ def test_a_search_leaves_its_best_plan(tmp_path: Path, objective: Any) -> None:
     assert not list((given.folder / "trials").iterdir())
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_search_chooses_the_same_trials_again(tmp_path: Path, sampler: Any) -> None:
+    searches = [options(tmp_path / name, objective="pareto", sampler=sampler, groups=("*",)) for name in "ab"]
+    for each in searches:
+        search(each)
+    first, second = ([trial.params for trial in complete(each)] for each in searches)
+    assert first == second
+    assert first[0] != first[1]
+
+
 def test_layers_of_a_group_share_a_ratio(tmp_path: Path) -> None:
     groups = ("layer1.*", "layer[23].*.conv1")
     given = options(tmp_path / "search", groups=groups)

@@ -1,7 +1,7 @@
 """Searching for ranks: short trainings from the same start, each with other ranks, chosen by Optuna.
 
-The study lives in a file that many processes and machines may share (Optuna's journal); a killed search goes on from it. In
-the folder:
+The study lives in a file that many processes and machines may share (Optuna's journal); a killed search goes on from it. One
+that a single process ran through chooses the same trials again, by the recipe's seed. In the folder:
 
     study.journal   every trial, as Optuna keeps it          front.svg   accuracy against multiply-adds of all trials
     trials/         run folders of trials under way          plan.json   the best plan, for `lrpet train --plan`
@@ -86,7 +86,7 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     new = _claim(options)
     task = Task.of(options.recipe)
     group_of = _groups(_searched(options.recipe, task), options.groups)
-    study = _study(options)
+    study = _study(options, seed=options.recipe.seed if new else None)  # else processes would choose the same trials
     if new and options.objective == "budget":
         # The same ratio everywhere, to begin with: nothing worse is ever returned.
         study.enqueue_trial(dict.fromkeys(group_of.values(), options.highest))
@@ -145,11 +145,10 @@ def _claim(options: Search) -> bool:
         return False
 
 
-def _study(options: Search) -> optuna.Study:
+def _study(options: Search, *, seed: int | None = None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(options.folder / "study.journal")))
-    gaussian = options.sampler == "gp"
-    sampler = optuna.samplers.GPSampler() if gaussian else optuna.samplers.TPESampler(multivariate=False)
+    sampler = (optuna.samplers.GPSampler if options.sampler == "gp" else optuna.samplers.TPESampler)(seed=seed)
     directions: list[Literal["maximize", "minimize"]] = (
         ["maximize", "minimize"] if options.objective == "pareto" else ["maximize"]
     )
