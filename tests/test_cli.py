@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import lrpet
 from lrpet.cli import main
 from lrpet.train.config import Config, make_config, read_config
+from lrpet.train.task import load_start
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -41,6 +43,35 @@ def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.macs <= 0.5 * plan.macs_dense
 
 
+def test_a_plan_by_trained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = tmp_path / "dense"
+    dense = [
+        "train",
+        "--model",
+        "resnet20",
+        "--data",
+        "digits",
+        "--method",
+        "dense",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    assert main([*dense, "--output", str(start)]) == 0
+    capsys.readouterr()
+    line = ["plan", "resnet20", "--macs", "0.5", "--in-channels", "1", "--start", str(start), "--json"]
+    plans = {}
+    for allocate in ("uniform", "energy", "threshold"):
+        assert main([*line, "--allocate", allocate]) == 0
+        plans[allocate] = lrpet.Plan.from_json(capsys.readouterr().out)
+    network = lrpet.models.create("resnet20", in_channels=1)
+    load_start(start, network)
+    for allocate, plan in plans.items():
+        assert plan.ranks == lrpet.plan(network, torch.zeros(1, 1, 32, 32), macs=0.5, allocate=allocate).ranks  # type: ignore[arg-type]
+    assert len({str(plan.ranks) for plan in plans.values()}) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -48,6 +79,9 @@ def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "resnet20"], "one or more budgets of macs, params, bytes and latency"),
         (["plan", "resnet20", "--keep", "0.5", "--macs", "0.5"], "keep and macs"),
         (["plan", "resnet20", "--macs", "0.0001"], "cannot be met"),
+        (["plan", "resnet20", "--macs", "0.5", "--allocate", "energy"], "by --start or --pretrained"),
+        (["plan", "resnet20", "--macs", "0.5", "--start", "nowhere"], "start=nowhere: no file"),
+        (["plan", "resnet20", "--macs", "0.5", "--pretrained"], "no pretrained weights for 'resnet20'"),
         (["train", "--keep", "1.5"], "keep='1.5'"),
         (["train", "--keep", "0.5", "--data", "mnist-1d"], "mnist-1d"),
         (["train"], "takes keep, or a plan, or budgets of macs"),

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lrpet.allocators import Allocator
+
 HINT = "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', ONNX Runtime: 'lrpet[onnx]')"
 
 
@@ -108,6 +110,16 @@ def _add_plan(commands: Any) -> None:
         )
     plan.add_argument("--latency", type=float, metavar="X", help="budget of milliseconds, or a fraction; with a table")
     plan.add_argument("--latency-table", type=Path, metavar="FILE", help="from lrpet profile-latency")
+    plan.add_argument(
+        "--allocate",
+        choices=typing.get_args(Allocator),
+        default="uniform",
+        help="how budgets are divided; energy and threshold look at trained weights [uniform]",
+    )
+    plan.add_argument(
+        "--start", type=Path, metavar="PATH", help="trained weights: a safetensors file, or a run's folder"
+    )
+    plan.add_argument("--pretrained", action="store_true", help="the library's weights (timm:, torchvision:)")
     plan.add_argument("--min-rank", type=int, metavar="N", default=1, help="no lower rank [1]")
     plan.add_argument("--max-rank", type=int, metavar="N", help="no higher rank")
     plan.add_argument("--multiple-of", type=int, metavar="N", default=1, help="only multiples of this [1]")
@@ -131,9 +143,21 @@ def _plan(options: argparse.Namespace) -> None:
     from lrpet import models
     from lrpet.train.config import read_mapping
 
+    trained = options.pretrained or options.start is not None
+    if options.allocate != "uniform" and not trained:
+        raise ValueError(
+            f"--allocate {options.allocate} looks at the weights, which say nothing before training: "
+            "give trained ones, by --start or --pretrained"
+        )
     library = ":" in options.model
     classes = options.classes or (1000 if library else 10)
-    model = models.create(options.model, num_classes=classes, in_channels=options.in_channels)
+    model = models.create(
+        options.model, num_classes=classes, in_channels=options.in_channels, pretrained=options.pretrained
+    )
+    if options.start is not None:
+        from lrpet.train.task import load_start
+
+        load_start(options.start, model)
     side = options.image_size or (_own_size(model) or 224 if library else 32)
     plan = lrpet.plan(
         model,
@@ -144,6 +168,7 @@ def _plan(options: argparse.Namespace) -> None:
         bytes=options.bytes,
         latency=options.latency,
         latency_table=None if options.latency_table is None else lrpet.LatencyTable.load(options.latency_table),
+        allocate=options.allocate,
         min_rank=options.min_rank,
         max_rank=options.max_rank,
         multiple_of=options.multiple_of,

@@ -52,7 +52,7 @@ class Task:
             arguments=config.model_args,
         )
         if config.start is not None:
-            _load(config.start, network)
+            load_start(config.start, network)
         example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
         return cls(dataset, train_part, validation, network, make_plan(config, network, example), example)
 
@@ -107,7 +107,11 @@ def make_plan(
     )
 
 
-def _load(start: Path, network: nn.Module) -> None:
+def load_start(start: Path, network: nn.Module) -> None:
+    """Load trained weights into a full-size network: from a safetensors file, a folder of `lrpet.save`, or a dense run's.
+
+    Raises FileNotFoundError if there are none, and ValueError if they are another network's.
+    """
     tried = [start, start / "model.safetensors", start / "compact" / "model.safetensors"]
     file = next((path for path in tried if path.is_file()), None)
     if file is None:
