@@ -161,10 +161,21 @@ def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path,
     assert in_force[0] != in_force[-1] == plan.ranks
     loaded = lrpet.load(tmp_path / "run" / "compact")
     assert loaded.lrpet_plan == plan
-    with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
-        quick(tmp_path / "other", allocate="energy")
-    with pytest.raises(ValueError, match="allocate=energy divides a budget of macs, params or bytes"):
-        quick(tmp_path / "other", allocate="energy", descent=0.5, macs=None, plan=tmp_path / "run" / "plan.json")
+    with pytest.raises(ValueError, match=r"allocate=energy divides a budget .* in place of keep"):
+        quick(tmp_path / "other", allocate="energy", macs=None, keep=0.5)
+    with pytest.raises(ValueError, match=r"allocate=energy divides a budget .* in place of the plan"):
+        quick(tmp_path / "other", allocate="energy", macs=None, plan=tmp_path / "run" / "plan.json")
+    with pytest.raises(ValueError, match="nothing is trained when projections begin"):
+        quick(tmp_path / "other", allocate="energy", project_from=0)
+
+
+def test_ranks_that_are_divided_at_the_first_projection(tmp_path: Path) -> None:
+    run(quick(tmp_path / "run", every=2, epochs=3, macs=0.4, allocate="energy"))
+    in_force = [(line["step"], line["ranks"]) for line in lines(tmp_path / "run") if "ranks" in line]
+    plan = lrpet.Plan.from_json((tmp_path / "run" / "plan.json").read_text())
+    assert plan.budget.startswith("macs=0.4 (most energy")
+    assert in_force[0] == (16, plan.ranks)  # of 33 steps
+    assert all(ranks == plan.ranks for _, ranks in in_force)
 
 
 @pytest.mark.parametrize(

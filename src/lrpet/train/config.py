@@ -73,7 +73,8 @@ class Config(BaseModel):
     allocate: Literal["uniform", "energy", "threshold", "sensitivity"] = _field(
         "compression",
         "uniform",
-        "divide the budget among the layers: equally, or, with descent, by the weights on the way, or what they do to the loss",
+        "divide the budget among the layers: equally, or at the first projection (with descent: on the way) by the weights, or "
+        "by what they do to the loss",
     )
     min_rank: int = _field("compression", 1, "no lower rank than this", ge=1)
     max_rank: int | None = _field("compression", None, "no higher rank than this", ge=1)
@@ -159,10 +160,15 @@ class Config(BaseModel):
                 "method lrpet takes keep, or a plan, or budgets of macs, params and bytes; "
                 f"got {' and '.join(given) or 'none'}"
             )
-        if self.allocate != "uniform" and (self.descent is None or self.keep is not None or self.plan is not None):
+        if self.allocate != "uniform" and (self.keep is not None or self.plan is not None):
             raise ValueError(
-                f"allocate={self.allocate} divides a budget of macs, params or bytes by what trained weights are: it "
-                "goes with such a budget, and with descent, which says when"
+                f"allocate={self.allocate} divides a budget of macs, params or bytes: give one in place of "
+                f"{'keep' if self.plan is None else 'the plan'}"
+            )
+        if self.allocate != "uniform" and self.descent is None and not self._untouched:
+            raise ValueError(
+                f"allocate={self.allocate} looks at trained weights, but nothing is trained when projections begin: give "
+                "project_from, or descent, a fraction of the training by which the ranks are settled"
             )
         limits = ("min_rank", "max_rank", "multiple_of", "overrides", "layers", "factorize_all")
         limiting = [name for name in limits if getattr(self, name) != type(self).model_fields[name].default]
@@ -198,10 +204,14 @@ class Config(BaseModel):
 
     def projection_start(self, steps_per_epoch: int) -> int:
         """The first step at which to project, as `lrpet.Projector` takes it."""
-        part = self.project_from
-        if part is None:
-            part = 0.5 if isinstance(self.every, int) and self.every_last is None else 0.0
-        return int(part * self.epochs * steps_per_epoch)
+        return int(self._untouched * self.epochs * steps_per_epoch)
+
+    @property
+    def _untouched(self) -> float:
+        """The fraction of the training before which nothing is projected."""
+        if self.project_from is not None:
+            return self.project_from
+        return 0.5 if isinstance(self.every, int) and self.every_last is None else 0.0
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""Ranks that fall while training, allocated by the weights of the moment or by what they do to the loss."""
+"""Ranks that move while training: they fall, or are allocated by the weights of the moment or what they do to the loss."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ SENSITIVITY_BATCHES = 32
 def descent(
     config: Config, network: nn.Module, task: Task, steps_per_epoch: int, accelerator: Accelerator
 ) -> lrpet.Descent | None:
-    """What the config says of falling ranks, for `lrpet.Projector`; None if it says nothing."""
-    if config.descent is None:
+    """What the config says of moving ranks, for `lrpet.Projector`; None if it says nothing.
+
+    Allocated without falling, they are the plan's from the first projection on.
+    """
+    if config.descent is None and config.allocate == "uniform":
         return None
+    total, start = config.epochs * steps_per_epoch, config.projection_start(steps_per_epoch)
 
     def replan() -> lrpet.Plan:
         example = task.example.to(accelerator.device)
@@ -30,8 +34,8 @@ def descent(
         return make_plan(config, network, example, allocate=_worths(config, network, task, accelerator))
 
     return lrpet.Descent(
-        config.epochs * steps_per_epoch,
-        end=config.descent,
+        total,
+        end=max(1, start) / total if config.descent is None else config.descent,
         shape=config.descent_shape,
         replan=None if config.allocate == "uniform" else replan,
     )
