@@ -111,22 +111,22 @@ def test_a_moving_average_is_projected_to_the_ranks_of_the_moment() -> None:
 
 
 def falling(model: nn.Module) -> lrpet.Projector:
-    def replan() -> lrpet.Plan:
+    def plan() -> lrpet.Plan:
         return lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
 
-    return lrpet.Projector(model, replan(), every=2, ranks=lrpet.Descent(16, end=0.75, replan=replan))
+    return lrpet.Projector(model, plan, every=2, ranks=lrpet.Descent(16, end=0.75))
 
 
 def test_ranks_are_allocated_anew_until_they_are_frozen() -> None:
     model = network()
     projector = falling(model)
-    at_first = projector.plan
+    at_start = lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
     with torch.no_grad():  # spectra of training are not those of the start
         weight: Any = model[3].weight
         left, values, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
         weight.copy_(((left * (values * torch.exp(-torch.arange(12.0)))) @ right).view_as(weight))
     train(model, projector, 4)
-    assert projector.plan != at_first
+    assert projector.plan != at_start
     assert projector.plan.macs <= 0.4 * projector.plan.macs_dense
     train(model, projector, 12)
     frozen = projector.plan
@@ -136,27 +136,47 @@ def test_ranks_are_allocated_anew_until_they_are_frozen() -> None:
         assert rank_of(module.weight) <= frozen.ranks[name]
 
 
-def test_without_an_earlier_projection_a_plan_is_made_once() -> None:
+@pytest.mark.parametrize("descent", [None, lrpet.Descent(21, end=0.5)])
+def test_a_plan_is_made_at_the_first_projection(descent: lrpet.Descent | None) -> None:
     model, made = network(), []
 
-    def replan() -> lrpet.Plan:
+    def plan() -> lrpet.Plan:
         made.append(lrpet.plan(model, X[:1], macs=0.4, allocate="energy"))
         return made[-1]
 
     def projector() -> lrpet.Projector:
-        descent = lrpet.Descent(21, end=0.5, replan=replan)
-        return lrpet.Projector(model, lrpet.plan(model, X[:1], macs=0.4), every=lrpet.Shrinking(21), ranks=descent)
+        return lrpet.Projector(model, plan, every=2, start=11, ranks=descent)
 
     first = projector()
-    train(model, first, 12)
+    early = copy.deepcopy(first.state_dict())
+    with pytest.raises(RuntimeError, match="there is no plan yet"):
+        _ = first.plan
+    average = network(1)
+    unprojected = first.projected_copy(average)
+    assert all(torch.equal(a, b) for a, b in zip(average.parameters(), unprojected.parameters(), strict=True))
+    train(model, first, 10)
+    assert not made
+    halfway = projector()
+    halfway.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert halfway.steps == 10
+    train(model, first, 4)
     assert len(made) == 1
     assert first.plan == made[0]
+    assert rank_of(first.projected_copy(average).get_submodule("3").weight) == made[0].ranks["3"]
+
     resumed = projector()
     resumed.load_state_dict(copy.deepcopy(first.state_dict()))
-    train(model, resumed, 9)
+    train(model, resumed, 7)
     assert len(made) == 1
     assert resumed.plan == first.plan
     assert {name: layer.rank for name, layer in resumed.project().layers.items()} == made[0].ranks
+    resumed.load_state_dict(early)
+    resumed.project()
+    assert len(made) == 2
+
+    fixed = lrpet.Projector(model, made[0], every=2)
+    with pytest.raises(ValueError, match="saved with other ranks for"):
+        projector().load_state_dict(fixed.state_dict())
 
 
 @pytest.mark.parametrize("cut", [6, 14])

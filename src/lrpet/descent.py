@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
-
-from lrpet.plan import Plan
 
 Shape = Literal["cubic", "linear", "step"]
 
@@ -25,10 +22,6 @@ class Descent:
         start: Fraction of it before which nothing is pruned.
         end: Fraction from which the plan's ranks hold, above `start`.
         shape: How the ranks fall in between.
-        replan: Called before each projection up to the first at which the ranks are the plan's; its plan is in force from
-            then on, so that ranks are allocated by the weights of the moment:
-            `lambda: lrpet.plan(model, example, macs=0.45, allocate="energy")`. Where no projection comes before `end`, that
-            is once. The projector's `plan` is the one in force: factorise with it.
 
     Raises ValueError if a number or the shape is out of range.
     """
@@ -38,7 +31,6 @@ class Descent:
     start: float = 0.0
     end: float = 0.6
     shape: Shape = "cubic"
-    replan: Callable[[], Plan] | None = None
 
     def __post_init__(self) -> None:
         if self.total_steps < 1:

@@ -27,13 +27,15 @@ class Projector:
 
     Args:
         model: The full-size network being trained (the module itself, not a wrapper around it).
-        plan: From `lrpet.plan`.
+        plan: From `lrpet.plan`; or a function that makes it, `lambda: lrpet.plan(model, example, macs=0.45,
+            allocate="energy")`, called at the first projection so that ranks are allocated by weights that are trained. With
+            falling `ranks` it is called at every projection until they have come down to the plan's.
         every: Project every so many steps; or a schedule: `(step) -> bool`, told the number of the step just taken (from 1).
         start: Project at no step before this one. Half of the training, with every=5, did best on CIFAR-10 (RESULTS.md).
         energy_transfer: Hand the energy of the pruned singular values to the kept ones.
         rectify: Fold each layer's batch norm in, where the plan has one.
         tail_scale: ρ in [0, 1): multiply the pruned singular values by this instead of 0.
-        ranks: Ranks that fall to the plan's while training, see `lrpet.Descent`; else they are the plan's from the start.
+        ranks: Ranks that fall to the plan's while training, see `lrpet.Descent`; else they are the plan's at once.
         solver: How leading subspaces are found, see `lrpet.subspace`: "auto" starts from the last projection's where it can;
             "eigh" and "svd" always start afresh.
         basis_memory: Bytes that the bases kept for "auto" may take; all of them if None. See `basis_bytes`.
@@ -45,7 +47,7 @@ class Projector:
     def __init__(
         self,
         model: nn.Module,
-        plan: Plan,
+        plan: Plan | Callable[[], Plan],
         *,
         every: int | Callable[[int], bool],
         start: int = 0,
@@ -66,8 +68,6 @@ class Projector:
             raise ValueError(f"solver={solver!r} must be one of {', '.join(get_args(Solver))}")
         if basis_memory is not None and basis_memory < 0:
             raise ValueError(f"basis_memory={basis_memory!r} must be a number of bytes, or None for no limit")
-        self.plan = plan
-        """The one in force: with falling ranks it may be made anew at projections."""
         self.every = every
         self.start = start
         self.energy_transfer = energy_transfer
@@ -82,8 +82,20 @@ class Projector:
         """Report of the latest projection."""
         self._model = model
         self._warm = WarmStarts(solver, basis_memory)
-        self._settled = False  # whether falling ranks have come down to the plan's
-        self._adopt(plan)
+        self._plan: Plan | None = None
+        self._make_plan = None if isinstance(plan, Plan) else plan
+        self._ranks: dict[str, int] = {}
+        self._stacks: list[Stack] = []
+        self._settled = False  # whether the ranks are those of the plan, for good
+        if isinstance(plan, Plan):
+            self._adopt(plan)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force. Raises RuntimeError if it is to be made at the first projection, and that has not come."""
+        if self._plan is None:
+            raise RuntimeError("there is no plan yet: it is made at the first projection, by step() or project()")
+        return self._plan
 
     def step(self) -> Report | None:
         """Count one optimizer step; project if one is due, and then return its report."""
@@ -100,10 +112,8 @@ class Projector:
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
         start = time.perf_counter()
-        if self.descent is not None:  # the ranks of this step, by a new plan as long as they move
-            replan = None if self._settled else self.descent.replan
-            self._adopt(self.plan if replan is None else replan())
-            self._settled = self._ranks == {name: self.plan.ranks[name] for name in self._ranks}
+        if not self._settled:
+            self._adopt(self.plan if self._make_plan is None else self._make_plan())
         scales = [stack.row_scale() for stack in self._stacks]
         energies = self._finite_energies(scales)
         found = self._warm.solve(self._stacks, scales, energies)
@@ -119,12 +129,15 @@ class Projector:
     def projected_copy(self, model: nn.Module) -> nn.Module:
         """A projected deep copy of another `model` of the same structure, such as a moving average of the weights.
 
-        Neither `model` nor this projector changes. Raises ValueError as `project` does, and if the plan does not fit.
+        Neither `model` nor this projector changes; where no plan is made yet, the copy is not projected. Raises ValueError as
+        `project` does, and if the plan does not fit.
         """
         copied = copy.deepcopy(model)
+        if self._plan is None:
+            return copied
         options: dict[str, Any] = {"energy_transfer": self.energy_transfer, "rectify": self.rectify}
-        other = Projector(copied, self.plan, every=1, tail_scale=self.tail_scale, basis_memory=0, **options)
-        other._set_ranks(self._ranks)
+        other = Projector(copied, self._plan, every=1, tail_scale=self.tail_scale, basis_memory=0, **options)
+        other._set_ranks(self._plan, self._ranks)
         other.project()
         return copied
 
@@ -143,11 +156,12 @@ class Projector:
 
         The bases may be left out of what is stored: the next projection is then slower, and right all the same.
         """
+        plan = self._plan
         return {
             "steps": self.steps,
             "seconds": self.seconds,
-            "ranks": self.plan.ranks,
-            **({"plan": self.plan.to_dict(), "settled": self._settled} if self.descent is not None else {}),
+            "ranks": {} if plan is None else plan.ranks,
+            **({"plan": plan.to_dict(), "settled": self._settled} if plan is not None and self._moves else {}),
             **self._warm.state_dict(),
         }
 
@@ -157,11 +171,14 @@ class Projector:
         needed = self.state_dict().keys() - optional
         if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
-        if self.descent is not None and "plan" in state:
-            self._adopt(Plan.from_dict(state["plan"]))
+        if self._moves and "plan" in state:
+            self._adopt(Plan.from_dict(state["plan"]), step=int(state["steps"]))
             self._settled = bool(state.get("settled"))
-        if state["ranks"] != self.plan.ranks:
-            changed = sorted(dict(state["ranks"].items() ^ self.plan.ranks.items()))
+        elif self._make_plan is not None:
+            self._plan, self._ranks, self._stacks, self._settled = None, {}, [], False
+        planned = {} if self._plan is None else self._plan.ranks
+        if state["ranks"] != planned:
+            changed = sorted(dict(state["ranks"].items() ^ planned.items()))
             raise ValueError(
                 f"this state was saved with other ranks for {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}: "
                 "make the projector from the plan that was saved with it"
@@ -170,28 +187,36 @@ class Projector:
         bases = state.get("bases") or {}
         for name, basis in bases.items():
             shape = layers[name].matrices.shape if name in layers else None
-            rank = basis.shape[-1] if self.descent is not None else self._ranks.get(name)
+            rank = basis.shape[-1] if self._moves else self._ranks.get(name)
             if shape is None or basis.shape != (shape[0], min(shape[1:]), rank):
                 raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self._warm.waits = {name: (int(wait), int(pause)) for name, (wait, pause) in state.get("waits", {}).items()}
         self._warm.bases = {name: basis.to(weight_of(layers[name].module).device) for name, basis in bases.items()}
 
-    def _adopt(self, plan: Plan) -> None:
-        """Let this plan be in force, at the ranks of the moment. Raises ValueError if it is another network's."""
+    @property
+    def _moves(self) -> bool:
+        """Whether the plan or the ranks change while training."""
+        return self._make_plan is not None or self.descent is not None
+
+    def _adopt(self, plan: Plan, *, step: int | None = None) -> None:
+        """Let this plan be in force, at the ranks of this step. Raises ValueError if it is another network's."""
         plan.modules(self._model)
-        self.plan, moving = plan, self.descent
+        moving, step = self.descent, self.steps if step is None else step
         full = {layer.name: layer.shape.full_rank for layer in plan.layers if layer.name in plan.ranks}
         self._set_ranks(
+            plan,
             {
-                name: rank if moving is None else moving.rank(full[name], rank, self.steps)
+                name: rank if moving is None else moving.rank(full[name], rank, step)
                 for name, rank in plan.ranks.items()
-            }
+            },
         )
+        self._settled = all(rank == plan.ranks[name] for name, rank in self._ranks.items())
 
-    def _set_ranks(self, ranks: dict[str, int]) -> None:
-        """What each layer is projected to."""
-        layers = members(self._model, self.plan, ranks, rectify=self.rectify)
+    def _set_ranks(self, plan: Plan, ranks: dict[str, int]) -> None:
+        """The plan in force, and what each layer is projected to."""
+        layers = members(self._model, plan, ranks, rectify=self.rectify)
+        self._plan = plan
         self._ranks = {member.name: member.rank for member in layers}
         self._stacks = stacked(layers)
         self._warm.keep_only(self._ranks)

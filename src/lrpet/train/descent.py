@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -16,29 +17,27 @@ from lrpet.train.task import Task, chosen, make_plan
 SENSITIVITY_BATCHES = 32
 
 
-def descent(
-    config: Config, network: nn.Module, task: Task, steps_per_epoch: int, accelerator: Accelerator
-) -> lrpet.Descent | None:
-    """What the config says of moving ranks, for `lrpet.Projector`; None if it says nothing.
-
-    Allocated without falling, they are the plan's from the first projection on.
-    """
-    if config.descent is None and config.allocate == "uniform":
+def descent(config: Config, steps_per_epoch: int) -> lrpet.Descent | None:
+    """What the config says of falling ranks, for `lrpet.Projector`; None if it says nothing."""
+    if config.descent is None:
         return None
-    total, start = config.epochs * steps_per_epoch, config.projection_start(steps_per_epoch)
+    return lrpet.Descent(config.epochs * steps_per_epoch, end=config.descent, shape=config.descent_shape)
 
-    def replan() -> lrpet.Plan:
+
+def plan_in_training(
+    config: Config, network: nn.Module, task: Task, plan: lrpet.Plan, accelerator: Accelerator
+) -> lrpet.Plan | Callable[[], lrpet.Plan]:
+    """`plan`, or how to make the one that takes its place when there are trained weights to look at."""
+    if config.allocate == "uniform":
+        return plan
+
+    def make() -> lrpet.Plan:
         example = task.example.to(accelerator.device)
         if config.allocate != "sensitivity":
             return make_plan(config, network, example, allocate=config.allocate)
         return make_plan(config, network, example, allocate=_worths(config, network, task, accelerator))
 
-    return lrpet.Descent(
-        total,
-        end=max(1, start) / total if config.descent is None else config.descent,
-        shape=config.descent_shape,
-        replan=None if config.allocate == "uniform" else replan,
-    )
+    return make
 
 
 def _worths(config: Config, network: nn.Module, task: Task, accelerator: Accelerator) -> dict[str, list[float]]:

@@ -17,7 +17,7 @@ import lrpet
 from lrpet.train.augment import Augment
 from lrpet.train.config import Config
 from lrpet.train.console import Console
-from lrpet.train.descent import descent
+from lrpet.train.descent import descent, plan_in_training
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
@@ -81,13 +81,13 @@ def _fit(
     model: nn.Module = torch.compile(prepared) if config.compile else prepared  # type: ignore[assignment]
     projector = lrpet.Projector(
         network,
-        plan,
+        plan_in_training(config, network, task, plan, accelerator),
         every=config.projection_schedule(len(steps)),
         start=config.projection_start(len(steps)),
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
-        ranks=descent(config, network, task, len(steps), accelerator),
+        ranks=descent(config, len(steps)),
         solver=config.solver,
     )
     augment = Augment(config, len(task.dataset.classes))
