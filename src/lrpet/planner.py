@@ -61,9 +61,10 @@ def plan(
             that together keep most, each layer counting by the fraction of its energy that it keeps (by the energy itself,
             layers with small weights would be starved; RESULTS.md has both); "threshold": the same fraction pruned from
             every layer's energy. These two look at the weights as they are now, which says nothing before training: give
-            `Projector` a function that makes the plan, and it is made at the first projection. Or {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that. Or {layer name: ratio}:
-            fractions of the ranks that are to each other as these ratios. Where rounding down to ranks leaves something of
-            the budget, some layers get their next rank, until no layer's next would fit.
+            `Projector` a function that makes the plan, and it is made at the first projection. Or {layer name: worth of its
+            1st, 2nd, … singular value}: the ranks that keep most of that. Or {layer name: ratio}: fractions of the ranks that
+            are to each other as these ratios. Where rounding down to ranks leaves something of the budget, some layers get
+            their next rank, until no layer's next would fit.
         min_rank: No lower rank than this, where the layer has it.
         max_rank: No higher one.
         multiple_of: Only ranks that are multiples of this, where the layer has one; hardware likes 8 or 16.
