@@ -169,8 +169,27 @@ def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path,
         quick(tmp_path / "other", allocate="energy", project_from=0)
 
 
+@pytest.mark.parametrize(
+    ("options", "allocator"),
+    [
+        ({"every": 2}, "energy"),
+        ({"every": 0.5, "project_from": 0.2}, "energy"),
+        ({}, "uniform"),  # once an epoch from the start
+        ({"every": 2, "allocate": "uniform"}, "uniform"),
+        ({"every": 2, "descent": 0.6}, "uniform"),
+        ({"every": 2, "macs": None, "keep": 0.5}, "uniform"),
+        ({"every": 2, "macs": None, "plan": "plan.json"}, "uniform"),
+        ({"every": 2, "macs": None, "method": "dense"}, "uniform"),
+    ],
+)
+def test_by_default_ranks_are_divided_by_what_has_trained(
+    tmp_path: Path, options: dict[str, Any], allocator: str
+) -> None:
+    assert quick(tmp_path / "run", **options).allocator == allocator
+
+
 def test_ranks_that_are_divided_at_the_first_projection(tmp_path: Path) -> None:
-    run(quick(tmp_path / "run", every=2, epochs=3, macs=0.4, allocate="energy"))
+    run(quick(tmp_path / "run", every=2, epochs=3, macs=0.4))
     in_force = [(line["step"], line["ranks"]) for line in lines(tmp_path / "run") if "ranks" in line]
     plan = lrpet.Plan.from_json((tmp_path / "run" / "plan.json").read_text())
     assert plan.budget.startswith("macs=0.4 (most energy")

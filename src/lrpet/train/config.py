@@ -70,11 +70,11 @@ class Config(BaseModel):
         le=1,
     )
     descent_shape: Literal["cubic", "linear", "step"] = _field("compression", "cubic", "how they fall")
-    allocate: Literal["uniform", "energy", "threshold", "sensitivity"] = _field(
+    allocate: Literal["auto", "uniform", "energy", "threshold", "sensitivity"] = _field(
         "compression",
-        "uniform",
+        "auto",
         "divide the budget among the layers: equally, or at the first projection (with descent: on the way) by the weights, or "
-        "by what they do to the loss",
+        "by what they do to the loss; auto: energy, if the network has trained by the first projection, else uniform",
     )
     min_rank: int = _field("compression", 1, "no lower rank than this", ge=1)
     max_rank: int | None = _field("compression", None, "no higher rank than this", ge=1)
@@ -160,12 +160,12 @@ class Config(BaseModel):
                 "method lrpet takes keep, or a plan, or budgets of macs, params and bytes; "
                 f"got {' and '.join(given) or 'none'}"
             )
-        if self.allocate != "uniform" and (self.keep is not None or self.plan is not None):
+        if self.allocator != "uniform" and (self.keep is not None or self.plan is not None):
             raise ValueError(
                 f"allocate={self.allocate} divides a budget of macs, params or bytes: give one in place of "
                 f"{'keep' if self.plan is None else 'the plan'}"
             )
-        if self.allocate != "uniform" and self.descent is None and not self._untouched:
+        if self.allocator != "uniform" and self.descent is None and not self._untouched:
             raise ValueError(
                 f"allocate={self.allocate} looks at trained weights, but nothing is trained when projections begin: give "
                 "project_from, or descent, a fraction of the training by which the ranks are settled"
@@ -205,6 +205,14 @@ class Config(BaseModel):
     def projection_start(self, steps_per_epoch: int) -> int:
         """The first step at which to project, as `lrpet.Projector` takes it."""
         return int(self._untouched * self.epochs * steps_per_epoch)
+
+    @property
+    def allocator(self) -> Literal["uniform", "energy", "threshold", "sensitivity"]:
+        """How the budget is divided."""
+        if self.allocate != "auto":
+            return self.allocate
+        divisible = any(getattr(self, name) is not None for name in BUDGETS if name != "keep")
+        return "energy" if divisible and self._untouched and self.descent is None else "uniform"
 
     @property
     def _untouched(self) -> float:

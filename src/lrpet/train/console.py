@@ -40,6 +40,8 @@ class Console:
         self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
         if plan.ranks:
             self.rich.print(plan.summary(), soft_wrap=True)
+            if config.allocator != "uniform":
+                self.rich.print(f"From the first projection on, ranks by {config.allocator} for the same budget.")
         self.rich.print("epoch  loss and accuracy; energy pruned at the last projection; time")
         columns = (
             TextColumn("{task.description}"),

@@ -28,13 +28,14 @@ def plan_in_training(
     config: Config, network: nn.Module, task: Task, plan: lrpet.Plan, accelerator: Accelerator
 ) -> lrpet.Plan | Callable[[], lrpet.Plan]:
     """`plan`, or how to make the one that takes its place when there are trained weights to look at."""
-    if config.allocate == "uniform":
+    allocator = config.allocator
+    if allocator == "uniform":
         return plan
 
     def make() -> lrpet.Plan:
         example = task.example.to(accelerator.device)
-        if config.allocate != "sensitivity":
-            return make_plan(config, network, example, allocate=config.allocate)
+        if allocator != "sensitivity":
+            return make_plan(config, network, example, allocate=allocator)
         return make_plan(config, network, example, allocate=_worths(config, network, task, accelerator))
 
     return make

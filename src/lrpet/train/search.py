@@ -68,7 +68,7 @@ class Search:
             raise ValueError(
                 "a search needs a recipe of method lrpet, and held-out images to judge trials by: set holdout"
             )
-        if self.recipe.allocate != "uniform":
+        if self.recipe.allocate not in ("auto", "uniform"):
             raise ValueError(
                 f"a search finds the ranks itself: leave allocate={self.recipe.allocate} out of its recipe"
             )
@@ -189,7 +189,7 @@ def _trained(options: Search, plan: lrpet.Plan, trial: optuna.Trial) -> tuple[fl
     """Validation accuracy of the projected and of the factorised network after a trial's training."""
     folder = options.folder / "trials" / f"{trial.number:05d}"
     shutil.rmtree(folder, ignore_errors=True)  # of a trial with this number that was killed
-    config = options.recipe.model_copy(update={"output": folder})
+    config = options.recipe.model_copy(update={"output": folder, "allocate": "uniform"})
     task = Task.of(config)  # the same start and data each time
 
     def after_epoch(epoch: int, held_out: Score | None) -> None:
