@@ -71,6 +71,17 @@ def test_energy_keeps_more_than_uniform_ranks() -> None:
     assert sum(pruned) >= 3
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e200])
+@pytest.mark.parametrize("how", [{"allocate": "energy"}, {"allocate": "threshold"}, {"unfolding": "best"}])
+def test_weights_that_have_diverged_are_named(value: float, how: Any) -> None:
+    last = nn.Conv2d(12, 12, 3)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), last).double()
+    with torch.no_grad():
+        last.weight[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="NaN or Inf in the weight or batch norm of '2'"):
+        lrpet.plan(model, torch.zeros(1, 3, 6, 6, dtype=torch.float64), macs=0.5, **how)
+
+
 def test_worths_of_ones_own_decide() -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2))
     worths = {"0": [0.0] * 16, "1": [1.0] * 16}

@@ -173,7 +173,8 @@ def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path,
     ("options", "allocator"),
     [
         ({"every": 2}, "energy"),
-        ({"every": 0.5, "project_from": 0.2}, "energy"),
+        ({"every": "epoch", "project_from": 0.6}, "energy"),
+        ({"every": 2, "project_from": 0.2}, "uniform"),
         ({}, "uniform"),  # once an epoch from the start
         ({"every": 2, "allocate": "uniform"}, "uniform"),
         ({"every": 2, "descent": 0.6}, "uniform"),

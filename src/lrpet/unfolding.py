@@ -73,17 +73,23 @@ def kept_energy(candidate: Candidate, model: nn.Module) -> list[float]:
     """Fraction of the energy of the folded weight, over all groups, that is kept at rank 1, 2, …"""
     energies = folded_energies(candidate.layers[0], candidate.unfolding, model).sum(0)
     total = energies.sum()
-    if not bool(total.isfinite()):
-        raise ValueError(f"NaN or Inf in the weight or batch norm of {candidate.layers[0].name!r}: it has no energy")
     return (energies.cumsum(0) / total.clamp_min(torch.finfo(total.dtype).tiny)).tolist()
 
 
 def folded_energies(layer: Layer, unfolding: Unfolding, model: nn.Module) -> Tensor:
-    """Squared singular values of the weight with its batch norm folded in, descending, shape (groups, full rank)."""
+    """Squared singular values of the weight with its batch norm folded in, descending, shape (groups, full rank).
+
+    Raises ValueError if the weight or the batch norm holds NaN or Inf.
+    """
     matrices = unfold(layer.module, unfolding).detach().double()
     if layer.batch_norm is not None:
         alpha = row_scale(model.get_submodule(layer.batch_norm)).double()
         matrices = scale_of_rows(alpha, layer.module, unfolding)[..., None] * matrices
     gram = matrices @ matrices.mT if matrices.shape[1] <= matrices.shape[2] else matrices.mT @ matrices
+    if not bool(gram.isfinite().all()):
+        raise ValueError(
+            f"NaN or Inf in the weight or batch norm of {layer.name!r}, or in their squares, so that it has no energy: "
+            "if it was being trained, training has diverged"
+        )
     energies: Tensor = torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0)
     return energies

@@ -74,7 +74,7 @@ class Config(BaseModel):
         "compression",
         "auto",
         "divide the budget among the layers: equally, or at the first projection (with descent: on the way) by the weights, or "
-        "by what they do to the loss; auto: energy, if the network has trained by the first projection, else uniform",
+        "by what they do to the loss; auto: energy, if projections begin in the second half of training, else uniform",
     )
     min_rank: int = _field("compression", 1, "no lower rank than this", ge=1)
     max_rank: int | None = _field("compression", None, "no higher rank than this", ge=1)
@@ -212,7 +212,7 @@ class Config(BaseModel):
         if self.allocate != "auto":
             return self.allocate
         divisible = any(getattr(self, name) is not None for name in BUDGETS if name != "keep")
-        return "energy" if divisible and self._untouched and self.descent is None else "uniform"
+        return "energy" if divisible and self._untouched >= 0.5 and self.descent is None else "uniform"
 
     @property
     def _untouched(self) -> float:
