@@ -91,12 +91,12 @@ def summary_table(summaries: list[dict[str, Any]]) -> Table:
     """A column for the dense network, and one for the network of each summary (all of one model)."""
     compact = [summary for summary in summaries if summary["method"] != "dense"]
     dense: dict[str, Any] = next((summary for summary in summaries if summary["method"] == "dense"), {})
-    first = (compact or summaries)[
-        0
-    ]  # its costs of the dense network were measured in turn with those of the compact one
+    # The costs of its dense network were measured in turn with those of its compact one.
+    first = (compact or summaries)[0]
     table = Table(title=f"{first['model']} on {first['data']}", title_justify="left")
     table.add_column("")
-    for heading in ("dense", *(f"{summary['method']}, {summary['budget']}" for summary in compact)):
+    budgets = (summary["budget"].partition(" (")[0] for summary in compact)  # without how it was divided
+    for heading in ("dense", *(f"lrpet, {budget}" for budget in budgets)):
         table.add_column(heading, justify="right")
 
     def row(label: str, key: str, show: str, scale: float = 1.0, *, dense_key: str | None = None) -> None:
