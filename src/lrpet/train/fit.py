@@ -17,10 +17,10 @@ import lrpet
 from lrpet.train.augment import Augment
 from lrpet.train.config import Config
 from lrpet.train.console import Console
-from lrpet.train.descent import descent, plan_in_training
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
+from lrpet.train.ranks import descent, plan_in_training
 from lrpet.train.task import Task
 
 
