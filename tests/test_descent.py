@@ -175,8 +175,17 @@ def test_a_plan_is_made_at_the_first_projection(descent: lrpet.Descent | None) -
     assert len(made) == 2
 
     fixed = lrpet.Projector(model, made[0], every=2)
+    before = copy.deepcopy(resumed.state_dict())
     with pytest.raises(ValueError, match="saved with other ranks for"):
-        projector().load_state_dict(fixed.state_dict())
+        resumed.load_state_dict(fixed.state_dict())
+    wrong = {**before, "steps": 99, "bases": {"3": torch.zeros(1, 2, 3)}}
+    with pytest.raises(ValueError, match="a basis for '3' of another network"):
+        resumed.load_state_dict(wrong)
+    after = resumed.state_dict()
+    assert resumed.plan == made[1]
+    assert [after[key] for key in ("steps", "ranks", "plan", "settled")] == [
+        before[key] for key in ("steps", "ranks", "plan", "settled")
+    ]
 
 
 @pytest.mark.parametrize("cut", [6, 14])

@@ -166,31 +166,38 @@ class Projector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`. Raises ValueError if it belongs to a projector with other layers or ranks."""
+        """Continue from `state_dict()`.
+
+        Raises ValueError, and changes nothing, if it belongs to a projector with other layers or ranks.
+        """
         optional = {"bases", "waits", "plan", "settled"}
         needed = self.state_dict().keys() - optional
         if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
-        if self._moves and "plan" in state:
-            self._adopt(Plan.from_dict(state["plan"]), step=int(state["steps"]))
-            self._settled = bool(state.get("settled"))
-        elif self._make_plan is not None:
-            self._plan, self._ranks, self._stacks, self._settled = None, {}, [], False
-        planned = {} if self._plan is None else self._plan.ranks
+        plan = self._plan
+        if self._moves and ("plan" in state or self._make_plan is not None):
+            plan = Plan.from_dict(state["plan"]) if "plan" in state else None
+        planned = {} if plan is None else plan.ranks
         if state["ranks"] != planned:
             changed = sorted(dict(state["ranks"].items() ^ planned.items()))
             raise ValueError(
                 f"this state was saved with other ranks for {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}: "
                 "make the projector from the plan that was saved with it"
             )
-        layers = {member.name: member for stack in self._stacks for member in stack.members}
+        found = [] if plan is None else members(self._model, plan, planned, rectify=self.rectify)
+        layers = {member.name: member for member in found}
         bases = state.get("bases") or {}
         for name, basis in bases.items():
             shape = layers[name].matrices.shape if name in layers else None
-            rank = basis.shape[-1] if self._moves else self._ranks.get(name)
+            rank = basis.shape[-1] if self._moves else planned.get(name)
             if shape is None or basis.shape != (shape[0], min(shape[1:]), rank):
                 raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+        if plan is None:
+            self._plan, self._ranks, self._stacks, self._settled = None, {}, [], False
+        elif self._moves:
+            self._adopt(plan)
+            self._settled = bool(state.get("settled"))
         self._warm.waits = {name: (int(wait), int(pause)) for name, (wait, pause) in state.get("waits", {}).items()}
         self._warm.bases = {name: basis.to(weight_of(layers[name].module).device) for name, basis in bases.items()}
 
@@ -199,15 +206,15 @@ class Projector:
         """Whether the plan or the ranks change while training."""
         return self._make_plan is not None or self.descent is not None
 
-    def _adopt(self, plan: Plan, *, step: int | None = None) -> None:
-        """Let this plan be in force, at the ranks of this step. Raises ValueError if it is another network's."""
+    def _adopt(self, plan: Plan) -> None:
+        """Let this plan be in force, at the ranks of the moment. Raises ValueError if it is another network's."""
         plan.modules(self._model)
-        moving, step = self.descent, self.steps if step is None else step
+        moving = self.descent
         full = {layer.name: layer.shape.full_rank for layer in plan.layers if layer.name in plan.ranks}
         self._set_ranks(
             plan,
             {
-                name: rank if moving is None else moving.rank(full[name], rank, step)
+                name: rank if moving is None else moving.rank(full[name], rank, self.steps)
                 for name, rank in plan.ranks.items()
             },
         )

@@ -28,7 +28,7 @@ def by_energy(run: Run) -> nn.Module:
 
 def by_energy_every_5(run: Run) -> nn.Module:
     """The same, with a projection every five steps."""
-    return train(run, **FROM_HALF, **_macs(run), descent=0.5, allocate="energy")
+    return train(run, **FROM_HALF, **_macs(run), allocate="energy")
 
 
 def by_threshold(run: Run) -> nn.Module:
