@@ -32,12 +32,12 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 import lrpet
-from lrpet.profile import profile
+from lrpet.layers.observe import profile
+from lrpet.planning.unfolding import folded_energies
 from lrpet.train.config import make_config
 from lrpet.train.measure import score
 from lrpet.train.provenance import provenance
 from lrpet.train.task import Task
-from lrpet.unfolding import folded_energies
 
 #: Batches of training images, for sensitivity and for batch norm's statistics.
 BATCHES = 64

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 import lrpet
 from benchmarks.coverage_models import Case, cases
-from lrpet.matrix import is_batch_norm
+from lrpet.layers.matrix import is_batch_norm
 from lrpet.train.provenance import provenance
 
 MACS = 0.5

@@ -18,7 +18,7 @@ import torch
 
 import lrpet
 from lrpet import models
-from lrpet.train.profile_latency import Runtime, profile_latency, raced
+from lrpet.latency.profile import Runtime, profile_latency, raced
 from lrpet.train.provenance import provenance
 
 #: name: what is timed, model, image size, batch, runtime

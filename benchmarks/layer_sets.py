@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import lrpet
 from lrpet import models
-from lrpet.train.data import MemoryImages, load
+from lrpet.train.data.sets import MemoryImages, load
 
 
 class Block(nn.Module):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrpet.factors import Factors
-from lrpet.plan import LayerPlan, Plan
+from lrpet.layers.factors import Factors
+from lrpet.planning.plan import LayerPlan, Plan
 
 
 @torch.no_grad()
@@ -98,3 +101,16 @@ def layer_of(plan: Plan, name: str) -> LayerPlan:
     """What a plan has for a layer."""
     (layer,) = [layer for layer in plan.layers if layer.name == name]
     return layer
+
+
+def write_folder(
+    path: Path, parts: tuple[str, ...] = ("train", "val"), classes: tuple[str, ...] = ("cat", "dog")
+) -> None:
+    """A folder of images for each part and class, in the layout of ImageNet."""
+    random = np.random.default_rng(2)
+    for part in parts:
+        for label in classes:
+            (path / part / label).mkdir(parents=True)
+            for i in range(6):
+                array = random.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
+                Image.fromarray(array).save(path / part / label / f"{i}.png")

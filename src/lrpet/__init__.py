@@ -11,16 +11,16 @@ In a training loop of your own:
     lrpet.save(compact, "compact/")
 """
 
-from lrpet.descent import Descent
-from lrpet.factorize import factorize
-from lrpet.files import load, read_metadata, save
-from lrpet.latency import LatencyTable
-from lrpet.plan import LayerPlan, Plan
-from lrpet.planner import plan
-from lrpet.projector import Projector
-from lrpet.schedule import Shrinking
-from lrpet.sensitivity import sensitivity
-from lrpet.statistics import LayerReport, Report
+from lrpet.compact.factorize import factorize
+from lrpet.compact.files import load, read_metadata, save
+from lrpet.latency.table import LatencyTable
+from lrpet.planning.plan import LayerPlan, Plan
+from lrpet.planning.planner import plan
+from lrpet.planning.sensitivity import sensitivity
+from lrpet.projecting.descent import Descent
+from lrpet.projecting.projector import Projector
+from lrpet.projecting.report import LayerReport, Report
+from lrpet.projecting.schedule import Shrinking
 
 __all__ = [
     "Descent",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lrpet.allocators import Allocator
+from lrpet.planning.allocators import Allocator
 
 HINT = "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', ONNX Runtime: 'lrpet[onnx]')"
 
@@ -206,8 +206,8 @@ def _profile_latency(options: argparse.Namespace) -> None:
     import torch
 
     from lrpet import models
-    from lrpet.latency import LatencyTable
-    from lrpet.train.profile_latency import profile_latency
+    from lrpet.latency.profile import profile_latency
+    from lrpet.latency.table import LatencyTable
     from lrpet.train.provenance import provenance
 
     model = models.create(options.model, in_channels=options.in_channels).to(options.device)

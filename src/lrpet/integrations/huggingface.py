@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import lrpet
-from lrpet.files import CARD, model_card, read_manifest
+from lrpet.compact.files import CARD, model_card, read_manifest
 
 STATE = "lrpet_projector.json"
 

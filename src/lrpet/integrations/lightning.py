@@ -13,7 +13,7 @@ import lightning as L
 from torch.utils.hooks import RemovableHandle
 
 from lrpet.integrations.optimizer import attach
-from lrpet.projector import Projector
+from lrpet.projecting.projector import Projector
 
 
 class ProjectorCallback(L.Callback):

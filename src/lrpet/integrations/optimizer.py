@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lrpet.projector import Projector
+from lrpet.projecting.projector import Projector
 
 
 def attach(projector: Projector, optimizer: Optimizer) -> RemovableHandle:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lrpet.schedule import Shrinking
+from lrpet.projecting.schedule import Shrinking
 
 #: What compression may be told to come to.
 BUDGETS = ("keep", "macs", "params", "bytes")

@@ -14,9 +14,9 @@ from accelerate.utils import set_seed
 from torch import nn
 
 import lrpet
-from lrpet.train.augment import Augment
 from lrpet.train.config import Config
 from lrpet.train.console import Console
+from lrpet.train.data.augment import Augment
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule

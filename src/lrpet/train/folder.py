@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lrpet import Plan, Projector, Report
-from lrpet.files import written_whole
+from lrpet.compact.files import written_whole
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
 

@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 import lrpet
-from lrpet.train.augment import Augment
 from lrpet.train.config import Config
+from lrpet.train.data.augment import Augment
 from lrpet.train.task import Task, chosen, make_plan
 
 #: Batches of training images by which allocate=sensitivity judges; the same at every projection.

@@ -18,10 +18,10 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 import lrpet
-from lrpet.train import data
-from lrpet.train.batches import batches
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
+from lrpet.train.data import sets as data
+from lrpet.train.data.batches import batches
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Score, latency, score, size_in_bytes

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import lrpet
 from lrpet import models
-from lrpet.allocators import Allocator
-from lrpet.files import load_weights
-from lrpet.train import data
-from lrpet.train.batches import batches
+from lrpet.compact.files import load_weights
+from lrpet.planning.allocators import Allocator
 from lrpet.train.config import Config
+from lrpet.train.data import sets as data
+from lrpet.train.data.batches import batches
 
 
 @dataclass(frozen=True)

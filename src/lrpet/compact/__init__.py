@@ -1,0 +1,1 @@
+"""From a full-size model to a compact model and its files."""

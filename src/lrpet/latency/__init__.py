@@ -1,0 +1,1 @@
+"""What layers and networks take in time."""

@@ -1,0 +1,1 @@
+"""What a network is made of: its layers as matrices, the observed forward pass, factor pairs."""

@@ -1,0 +1,1 @@
+"""The algorithm, and when and on what it runs."""

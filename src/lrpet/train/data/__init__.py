@@ -1,0 +1,1 @@
+"""Image sets, their formats, batches and augmentation."""

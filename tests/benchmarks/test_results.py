@@ -1,0 +1,86 @@
+"""Every number the README quotes is in a committed result."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import coverage_report
+from benchmarks.accuracy import report
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def result(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))
+
+
+def test_results_say_where_they_come_from() -> None:
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        assert {"command", "commit", "hardware", "versions", "seed"} <= result(file.name).keys(), file
+
+
+def test_cifar10_on_a_cpu() -> None:
+    run = result("cifar10-resnet20-cpu.json")
+    figures = [
+        f"{run['epochs']} epochs",
+        f"{100 * run['test_accuracy']:.2f} %",
+        f"{100 * run['macs'] / run['macs_dense']:.0f} % of the multiply-adds",
+        f"{run['cpu_milliseconds_of_64']:.0f} ms for 64 images, against {run['cpu_milliseconds_of_64_dense']:.0f} ms",
+    ]
+    assert all(figure in README for figure in figures), figures
+
+
+def test_projection_table() -> None:
+    for name, row in result("projection-cpu.json")["sets"].items():
+        times = row["milliseconds"]
+        figures = [name, *(f"{times[key]:.1f}" for key in ("svd", "cold", "warm", "products"))]
+        line = f"| {' | '.join(figures)} | {row['speedup_over_svd']['cold']:.1f}× | {row['speedup_over_svd']['warm']:.1f}× |"
+        assert line in README, line
+
+
+def test_share_of_training_time() -> None:
+    for case in result("training-share-cpu.json")["cases"].values():
+        assert f"{100 * case['share']:.4f} %" in README
+        projection, step = case["seconds_a_projection"], case["seconds_a_step"]
+        assert f"{100 * projection / (5 * step + projection):.2f} %" in README
+
+
+def test_latency_table() -> None:
+    files = sorted((ROOT / "benchmarks" / "results").glob("latency-*.json"))
+    lines = report.latency_table([result(file.name) for file in files])
+    assert len(lines) == 2 + 2 * len(files)
+    assert "\n".join(lines) in README
+
+
+def test_accuracy_against_others() -> None:
+    results = [row for row in report.read(ROOT / "benchmarks" / "results") if row["epochs"] == 12]
+    for method in ("dense", report.LEADING[0], "svd_retrain", "factors"):
+        rows = [row for row in results if row["method"] == method and row["keep"] in (None, 0.38)]
+        assert report.spread([row["test_accuracy"] for row in rows]) in README, method
+    accuracy = {(row["method"], row["keep"], row["seed"]): row["test_accuracy"] for row in results}
+    assert "LRPET is ahead of both at every seed" in README
+    for seed, rival in itertools.product((0, 1, 2), ("svd_retrain", "factors")):
+        assert accuracy[report.LEADING[0], 0.38, seed] > accuracy[rival, 0.38, seed]
+    few = {row["method"]: row for row in results if row["keep"] == 0.2}
+    figures = [
+        report.spread([few[method]["test_accuracy"]]) for method in (report.LEADING[0], "svd_retrain", "factors")
+    ]
+    assert f"{figures[0]}, {figures[1]} and {figures[2]} %" in README
+    assert f"{few['svd_retrain']['macs'] / few['svd_retrain']['macs_dense']:.0%}".replace("%", " %") in README
+
+
+def test_the_readme_counts_the_networks_that_were_tried() -> None:
+    counted = sum(
+        len(result(f"coverage-{library}.json")["models"]) for library in ("timm", "torchvision", "transformers")
+    )
+    assert f"lists {counted} of timm, torchvision and transformers" in README
+
+
+def test_the_coverage_page_is_that_of_the_results() -> None:
+    assert (ROOT / "COVERAGE.md").read_text(encoding="utf-8") == coverage_report.page()

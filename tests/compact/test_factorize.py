@@ -1,0 +1,292 @@
+"""The compact model computes what the projected one did, at the cost that the plan says."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import reference
+import timm
+import torch
+import torchvision
+from helpers import images, matrix_macs, matrix_params, realistic_
+from torch import Tensor, nn
+
+import lrpet
+from lrpet.layers.factors import Factors
+from lrpet.models.factory import create
+
+
+def vision_transformer() -> nn.Module:
+    model: nn.Module = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3, num_classes=10
+    )
+    return model
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet20": (lambda: create("resnet20"), 32),
+    "vgg16_bn": (lambda: create("vgg16_bn"), 32),
+    "googlenet": (lambda: create("googlenet"), 32),
+    "torchvision resnet18": (lambda: torchvision.models.resnet18(num_classes=10), 64),
+    "timm vit": (vision_transformer, 32),
+}
+
+
+@pytest.mark.parametrize(("make", "side"), NETWORKS.values(), ids=NETWORKS)
+def test_the_compact_network_is_the_projected_one(make: Callable[[], nn.Module], side: int) -> None:
+    torch.manual_seed(0)
+    x = images(4, 3, side, side)
+    model = realistic_(make(), x)
+    plan = lrpet.plan(model, x[:1], macs=0.45)
+    with torch.no_grad():
+        dense = model(x)
+    lrpet.Projector(model, plan, every=1).step()
+    compact = lrpet.factorize(model, plan)
+
+    with torch.no_grad():
+        expected = model(x)
+        assert (compact(x) - expected).abs().max() < 1e-4 * expected.abs().max()
+        assert (dense - expected).abs().max() > 1e-2 * expected.abs().max()  # the projection did something
+    assert matrix_params(compact) == plan.params
+    assert matrix_macs(compact, x[:1]) == plan.macs
+    assert matrix_params(model) == plan.params_dense
+    for name, rank in plan.ranks.items():
+        pair = compact.get_submodule(name)
+        assert isinstance(pair, Factors)
+        assert [type(factor) in (nn.Conv2d, nn.Linear) for factor in pair] == [True, True]
+        first, second = (parameter for name, parameter in pair.named_parameters() if name.endswith("weight"))
+        assert first.shape[0] == second.shape[1] == rank
+
+
+def projected(model: nn.Module, x: Any, rank: int) -> tuple[nn.Module, lrpet.Plan]:
+    """`model` with its layer "0" projected, and the plan for that."""
+    plan = lrpet.plan(model, x, ranks={"0": rank}, factorize_all=True)
+    lrpet.Projector(model, plan, every=1).step()
+    return model, plan
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 3e-2)]
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_any_linear(dtype: torch.dtype, tolerance: float, bias: bool) -> None:
+    torch.manual_seed(0)
+    x = images(2, 5, 12).to(dtype)
+    layer = nn.Linear(12, 9, bias=bias, dtype=dtype)
+    layer.weight.requires_grad_(False)
+    model, plan = projected(nn.Sequential(layer), x, 4)
+    pair = lrpet.factorize(model, plan).get_submodule("0")
+    assert isinstance(pair, nn.Sequential)
+    assert [tuple(p.shape) for p in pair.parameters()] == [(4, 12), (9, 4), (9,)][: 3 if bias else 2]
+    assert [p.requires_grad for p in pair.parameters()] == [False, False, True][: 3 if bias else 2]
+    assert all(p.dtype == dtype for p in pair.parameters())
+    expected = layer(x)
+    assert (pair(x) - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_the_factors_share_the_singular_values_evenly() -> None:
+    """√Σ·Vᵀ and U·√Σ: the Gram matrices of both factors are Σ."""
+    torch.manual_seed(0)
+    model, plan = projected(nn.Sequential(nn.Linear(12, 9).double()), images(1, 12).double(), 4)
+    first, second = lrpet.factorize(model, plan).get_submodule("0").children()
+    assert isinstance(first.weight, Tensor)
+    assert isinstance(second.weight, Tensor)
+    sigma = torch.diag(reference.singular_values(model.get_submodule("0").weight.detach())[:4])  # type: ignore[operator]
+    torch.testing.assert_close(first.weight @ first.weight.T, sigma)
+    torch.testing.assert_close(second.weight.T @ second.weight, sigma)
+
+
+def test_a_weight_that_was_not_projected_is_cut_off() -> None:
+    """Without rectification that is the nearest matrix of the rank; with it, the nearest of the folded matrix."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 10, 3), nn.BatchNorm2d(10)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.linspace(0.1, 3, 10))  # type: ignore[operator]
+    weight = model[0].weight.detach().flatten(1)  # type: ignore[operator]
+    alpha = torch.linspace(0.1, 3, 10) / (1 + 1e-5) ** 0.5
+    for rectify, expected in (
+        (False, reference.project(weight, 3, energy_transfer=False)),
+        (True, reference.rectified(weight, 3, alpha, energy_transfer=False)),
+    ):
+        plan = lrpet.plan(model, images(1, 4, 5, 5), ranks={"0": 3}, rectify=rectify)
+        first, second = lrpet.factorize(model, plan).get_submodule("0").children()
+        assert isinstance(first.weight, Tensor)
+        assert isinstance(second.weight, Tensor)
+        product = second.weight.flatten(1) @ first.weight.flatten(1)
+        assert (product - expected).norm() < 1e-5 * expected.norm()
+
+
+class Convolutional(nn.Module):
+    """A block that is used twice, one that is reached by two names, and a list that is no ModuleList."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.twice = nn.Conv2d(8, 8, 3, padding=1)
+        self.alias = self.twice
+        self.hidden_reference = [self.stem]
+        self.classifier = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.hidden_reference[0](x)).relu()
+        x = self.alias(self.twice(x).relu()).relu()
+        return self.classifier(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+EXAMPLE = images(2, 3, 6, 6)
+
+
+@pytest.fixture
+def model() -> Convolutional:
+    torch.manual_seed(0)
+    return Convolutional()
+
+
+def test_a_module_used_twice_stays_one(model: Convolutional) -> None:
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    assert plan.ranks == {"stem": 2, "twice": 2}
+    lrpet.Projector(model, plan, every=1).step()
+    compact = lrpet.factorize(model, plan)
+    assert isinstance(compact, Convolutional)
+    assert compact.alias is compact.twice
+    assert compact.hidden_reference[0] is compact.stem
+    assert isinstance(compact.stem, nn.Sequential)
+    assert matrix_params(compact) == plan.params
+    assert matrix_macs(compact, EXAMPLE) == plan.macs
+    torch.testing.assert_close(compact.eval()(EXAMPLE), model.eval()(EXAMPLE))
+
+
+def test_the_argument_is_untouched(model: Convolutional) -> None:
+    model.train()
+    model.norm.eval()
+    model(EXAMPLE).sum().backward()
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modules = {name: (id(module), module.training) for name, module in model.named_modules()}
+    compact = lrpet.factorize(model, plan)
+    with torch.no_grad():
+        for parameter in compact.parameters():
+            parameter.fill_(7)
+        compact.get_submodule("norm").running_mean.fill_(7)  # type: ignore[operator]
+    assert {name: (id(module), module.training) for name, module in model.named_modules()} == modules
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not hasattr(model, "lrpet_plan")
+    assert compact.training
+    assert not compact.get_submodule("norm").training
+    assert [module.training for module in compact.get_submodule("stem").modules()] == [True] * 3
+
+
+def test_the_compact_network_carries_its_plan_and_can_be_copied(model: Convolutional) -> None:
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    compact = lrpet.factorize(model, plan)
+    duplicate = copy.deepcopy(compact)
+    assert compact.lrpet_plan == plan
+    assert duplicate.lrpet_plan == plan
+    assert torch.equal(duplicate.eval()(EXAMPLE), compact.eval()(EXAMPLE))
+    with torch.no_grad():
+        next(duplicate.parameters()).zero_()
+    assert not torch.equal(duplicate(EXAMPLE), compact(EXAMPLE))
+
+
+def test_the_compact_network_trains(model: Convolutional) -> None:
+    compact = lrpet.factorize(model, lrpet.plan(model, EXAMPLE, keep=0.25)).train()
+    optimizer = torch.optim.SGD(compact.parameters(), lr=0.01)
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = compact(EXAMPLE).square().mean()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in compact.get_submodule("stem").parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_the_root_itself_may_be_the_layer() -> None:
+    layer = nn.Conv2d(3, 8, 3)
+    plan = lrpet.plan(layer, EXAMPLE, ranks={"": 3})
+    compact = lrpet.factorize(layer, plan)
+    assert isinstance(compact, nn.Sequential)
+    assert matrix_params(compact) == plan.params == 3 * (27 + 8) + 8
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_a_transformer_encoder_keeps_working() -> None:
+    """Its fused path in eval mode reads linear1.weight, which a compact layer no longer has."""
+    torch.manual_seed(0)
+    x, padding = images(2, 5, 16), torch.tensor([[False] * 5, [False, False, False, True, True]])
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    plan = lrpet.plan(model, x, keep=0.25, include=lambda module, name: True)
+    assert list(plan.ranks) == [
+        f"layers.{i}.{name}" for i in (0, 1) for name in ("self_attn", "self_attn.out_proj", "linear1", "linear2")
+    ]
+    lrpet.Projector(model, plan, every=1).step()
+    compact = lrpet.factorize(model, plan)
+    with torch.no_grad():
+        torch.testing.assert_close(compact(x), model(x), rtol=1e-4, atol=1e-4)
+        expected = model(x, src_key_padding_mask=padding)
+        got = compact(x, src_key_padding_mask=padding)
+        torch.testing.assert_close(got[~padding], expected[~padding], rtol=1e-4, atol=1e-4)
+    untouched = lrpet.factorize(model, lrpet.plan(model, x, ranks={}))
+    assert untouched.use_nested_tensor == model.use_nested_tensor is True
+    assert untouched.get_submodule("layers.0").activation_relu_or_gelu == 1
+
+
+def test_dead_layers_warn_and_are_kept(model: Convolutional) -> None:
+    nn.init.zeros_(model.norm.weight)
+    nn.init.zeros_(model.twice.weight)
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    with pytest.warns(UserWarning, match=r"dead layers \(largest singular value below 1e-4\), kept: stem, twice"):
+        compact = lrpet.factorize(model, plan)
+    assert isinstance(compact.get_submodule("stem"), nn.Sequential)
+    assert isinstance(compact.get_submodule("twice"), nn.Sequential)
+    assert matrix_params(compact) == plan.params
+    torch.testing.assert_close(compact.eval()(EXAMPLE), model.eval()(EXAMPLE))
+
+
+def test_a_living_network_does_not_warn(model: Convolutional) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lrpet.factorize(model, lrpet.plan(model, EXAMPLE, keep=0.25))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("tensor", "layer"), [("twice.weight", "twice"), ("norm.weight", "stem")])
+def test_a_diverged_network_is_refused(model: Convolutional, tensor: str, layer: str, bad: float) -> None:
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    model.state_dict()[tensor].flatten()[3] = bad
+    with pytest.raises(ValueError, match=f"NaN or Inf in the weight or batch norm of '{layer}'"):
+        lrpet.factorize(model, plan)
+
+
+def test_another_networks_plan_is_refused(model: Convolutional) -> None:
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    with pytest.raises(ValueError, match="'stem', which this Linear does not have"):
+        lrpet.factorize(nn.Linear(3, 3), plan)
+    with pytest.raises(ValueError, match="'stem', but in this model Factors is not supported"):
+        lrpet.factorize(lrpet.factorize(model, plan), plan)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-9)])
+@pytest.mark.parametrize(("rows", "columns"), [(200, 300), (300, 200)])
+def test_factors_of_large_matrices(rows: int, columns: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Their decomposition is made within the span of their columns; singular values over six decades."""
+    random = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(rows, 30, generator=random, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(columns, 30, generator=random, dtype=torch.float64)).Q
+    weight = (left * torch.logspace(2, -4, 30, dtype=torch.float64)) @ right.T
+    layer = nn.Linear(columns, rows, bias=False, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    plan = lrpet.plan(nn.Sequential(layer), images(1, columns).to(dtype), ranks={"0": 30})
+    pair = lrpet.factorize(nn.Sequential(layer), plan).get_submodule("0")
+    assert isinstance(pair, Factors)
+    assert (pair.weight - layer.weight).norm() <= tolerance * layer.weight.norm()
+    norms = [torch.linalg.matrix_norm(parameter.double(), 2).item() for parameter in pair.parameters()]
+    assert norms == pytest.approx([10, 10], rel=1e-5)

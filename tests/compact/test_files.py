@@ -1,0 +1,373 @@
+"""Saved compact models: what comes back is bit for bit what was saved, or a clear error."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from helpers import images, realistic_
+from torch import Tensor, nn
+
+import lrpet
+from lrpet.compact import files
+from lrpet.models.factory import create
+
+EXAMPLE = images(2, 3, 32, 32)
+
+
+class Tied(nn.Module):
+    """A language model whose output layer is its embedding; a buffer of whole numbers, and one that is not saved."""
+
+    steps: Tensor
+    mask: Tensor
+
+    def __init__(self, *, width: int = 12) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, width)
+        self.hidden = nn.Linear(width, width)
+        self.head = nn.Linear(width, 20, bias=False)
+        self.head.weight = self.words.weight
+        self.register_buffer("steps", torch.tensor(3))
+        self.register_buffer("mask", torch.full((width,), 2.0), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.hidden(self.words(tokens)) * self.mask)  # type: ignore[no-any-return]
+
+
+TOKENS = torch.arange(6).view(2, 3)
+
+
+def compact_resnet() -> nn.Module:
+    torch.manual_seed(0)
+    model = realistic_(create("resnet20", num_classes=7), EXAMPLE)
+    plan = lrpet.plan(model, EXAMPLE[:1], keep=0.25)
+    lrpet.Projector(model, plan, every=1).step()
+    return lrpet.factorize(model, plan)
+
+
+def compact_tied(dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    model = Tied().to(dtype).eval()
+    model.steps += 4
+    return lrpet.factorize(model, lrpet.plan(model, TOKENS, ranks={"hidden": 3}))
+
+
+def assert_same(got: nn.Module, expected: nn.Module) -> None:
+    tensors = got.state_dict()
+    assert tensors.keys() == expected.state_dict().keys()
+    for name, tensor in expected.state_dict().items():
+        assert tensors[name].dtype == tensor.dtype, name
+        assert torch.equal(tensors[name], tensor), name
+    assert got.lrpet_plan == expected.lrpet_plan
+    assert not any(module.training for module in got.modules())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@torch.no_grad()
+def test_by_name(tmp_path: Path) -> None:
+    compact = compact_resnet()
+    folder = lrpet.save(compact, tmp_path / "a" / "compact")
+    assert folder == tmp_path / "a" / "compact"
+    torch.manual_seed(5)
+    loaded = lrpet.load(folder)
+    assert_same(loaded, compact)
+    assert torch.equal(loaded(EXAMPLE), compact(EXAMPLE))
+    assert lrpet.save(loaded, tmp_path / "again").is_dir()
+    assert contents(tmp_path / "again") == contents(folder)
+
+
+@torch.no_grad()
+def test_onto_a_fresh_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = realistic_(torchvision.models.resnet18(num_classes=5), EXAMPLE)
+    compact = lrpet.factorize(model, lrpet.plan(model, EXAMPLE[:1], ranks={"layer1.0.conv1": 9, "conv1": 4}))
+    lrpet.save(compact, tmp_path / "compact")
+    fresh = torchvision.models.resnet18(num_classes=5)
+    before = copy.deepcopy(fresh.state_dict())
+    loaded = lrpet.load(str(tmp_path / "compact"), fresh)
+    assert_same(loaded, compact)
+    assert torch.equal(loaded(EXAMPLE), compact(EXAMPLE))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fresh.state_dict().items())
+    assert fresh.training
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_dtypes_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Also of tied weights, of which the file keeps the name that the model lists second."""
+    compact = compact_tied(dtype)
+    lrpet.save(compact, tmp_path / "compact")
+    loaded = lrpet.load(tmp_path / "compact", Tied())
+    assert_same(loaded, compact)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+    mixed = compact_resnet().to(dtype)
+    mixed.get_submodule("bn1").float()
+    lrpet.save(mixed, tmp_path / "mixed")
+    assert_same(lrpet.load(tmp_path / "mixed"), mixed)
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    compact = compact_tied()
+    lrpet.save(compact, tmp_path / "compact")
+    assert "words.weight" not in safetensors.torch.load_file(tmp_path / "compact" / files.WEIGHTS)
+    fresh = Tied()
+    loaded = lrpet.load(tmp_path / "compact", fresh)
+    assert isinstance(loaded, Tied)
+    assert loaded.head.weight is loaded.words.weight
+    assert loaded.head.weight is not fresh.head.weight
+    assert torch.equal(loaded(TOKENS), compact(TOKENS))
+
+
+def test_buffers_are_kept(tmp_path: Path) -> None:
+    lrpet.save(compact_tied(), tmp_path / "compact")
+    loaded = lrpet.load(tmp_path / "compact", Tied())
+    assert loaded.steps == 7
+    assert loaded.steps.dtype == torch.long
+    assert torch.equal(loaded.mask, torch.full((12,), 2.0))  # type: ignore[arg-type]
+
+
+def test_unusual_strides(tmp_path: Path) -> None:
+    compact = compact_resnet().to(memory_format=torch.channels_last)
+    lrpet.save(compact, tmp_path / "compact")
+    assert_same(lrpet.load(tmp_path / "compact"), compact)
+
+
+def test_metadata(tmp_path: Path) -> None:
+    compact = compact_tied()
+    metadata = {"classes": ["cat", "dög"], "mean": [0.5, 0.25], "nested": {"none": None}}
+    lrpet.save(compact, tmp_path / "with", metadata=metadata)
+    lrpet.save(compact, tmp_path / "without")
+    assert lrpet.read_metadata(tmp_path / "with") == metadata
+    assert lrpet.read_metadata(str(tmp_path / "without")) == {}
+    with pytest.raises(FileNotFoundError, match="is no compact model"):
+        lrpet.read_metadata(tmp_path / "nowhere")
+    with pytest.raises(TypeError):
+        lrpet.save(compact, tmp_path / "object", metadata={"object": object()})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["with", "without"]
+
+
+# ── the folder ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_in_the_folder(tmp_path: Path) -> None:
+    """Two files, read here without lrpet and without pickle."""
+    compact = compact_resnet()
+    folder = lrpet.save(compact, tmp_path / "compact")
+    assert sorted(contents(folder)) == ["README.md", "lrpet.json", "model.safetensors"]
+    manifest = json.loads((folder / "lrpet.json").read_text(encoding="utf-8"))
+    assert manifest["format"] == 1
+    assert manifest["model"]["name"] == "resnet20"
+    assert lrpet.Plan.from_dict(manifest["plan"]) == compact.lrpet_plan
+    raw = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    assert header.keys() - {"__metadata__"} == compact.state_dict().keys()
+    assert len(raw) - 8 - length == sum(t.numel() * t.element_size() for t in compact.state_dict().values())
+
+
+def test_the_folder_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").mkdir()
+    folder = lrpet.save(compact_tied(), tmp_path / "compact")
+    assert folder.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_an_existing_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
+    folder = lrpet.save(compact_tied(), tmp_path / "compact")
+    before = contents(folder)
+    with pytest.raises(FileExistsError, match="compact exists: choose another folder, or remove it first"):
+        lrpet.save(compact_resnet(), folder)
+    assert contents(folder) == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_overwrite_spares_what_is_no_compact_model(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="no compact model"):
+        lrpet.save(compact_resnet(), tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_overwrite(tmp_path: Path) -> None:
+    folder = lrpet.save(compact_tied(), tmp_path / "compact")
+    (folder / "left over").write_text("old")
+    compact = compact_resnet()
+    lrpet.save(compact, folder, overwrite=True)
+    assert sorted(contents(folder)) == ["README.md", "lrpet.json", "model.safetensors"]
+    assert_same(lrpet.load(folder), compact)
+    assert list(tmp_path.iterdir()) == [folder]
+    lrpet.save(compact, tmp_path / "new", overwrite=True)
+    assert contents(tmp_path / "new") == contents(folder)
+
+
+@pytest.mark.parametrize("moment", ["writing", "moving"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_error_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, overwrite: bool
+) -> None:
+    folder = tmp_path / "compact"
+    before: dict[str, bytes] = {}
+    if overwrite:
+        before = contents(lrpet.save(compact_tied(), folder))
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left")
+
+    replace = os.replace
+
+    def moves_only_what_is_old(source: Any, target: Any) -> None:
+        if Path(target) == folder and Path(source).name != "old":
+            raise OSError("no space left")
+        replace(source, target)
+
+    if moment == "writing":
+        monkeypatch.setattr(files, "save_model", full)
+    else:
+        monkeypatch.setattr(os, "replace", moves_only_what_is_old)
+    with pytest.raises(OSError, match="no space left"):
+        lrpet.save(compact_resnet(), folder, overwrite=overwrite)
+    assert list(tmp_path.iterdir()) == ([folder] if overwrite else [])
+    assert not overwrite or contents(folder) == before
+
+
+# ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_compact_models_are_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"this Tied is not a compact model: pass what lrpet.factorize\(model, plan\)"):
+        lrpet.save(Tied(), tmp_path / "compact")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_a_name_is_needed(tmp_path: Path) -> None:
+    lrpet.save(compact_tied(), tmp_path / "compact")
+    with pytest.raises(ValueError, match=r"holds a .*Tied, which lrpet cannot make by name: .*pass it as `model`"):
+        lrpet.load(tmp_path / "compact")
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    lrpet.save(compact_tied(), tmp_path / "compact")
+    with pytest.raises(ValueError, match="expects 'hidden' to be 12×12 as a matrix, but in this model it is 16×16"):
+        lrpet.load(tmp_path / "compact", Tied(width=16))
+    with pytest.raises(ValueError, match="'hidden', which this Linear does not have"):
+        lrpet.load(tmp_path / "compact", nn.Linear(12, 12))
+    longer = Tied()
+    longer.words = nn.Embedding(30, 12)
+    longer.head.weight = longer.words.weight
+    with pytest.raises(ValueError, match="does not fit this Tied: the file is damaged, or `model` is not the network"):
+        lrpet.load(tmp_path / "compact", longer)
+    untied = Tied()
+    untied.words = nn.Embedding(20, 12)
+    with pytest.raises(ValueError, match=r"(?s)does not fit this Tied: .*words\.weight"):
+        lrpet.load(tmp_path / "compact", untied)
+
+
+def test_a_missing_folder_or_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere is no compact model: expected lrpet.json and model.safetensors"
+    ):
+        lrpet.load(tmp_path / "nowhere")
+    for name in ("lrpet.json", "model.safetensors"):
+        folder = lrpet.save(compact_tied(), tmp_path / f"without {name}")
+        (folder / name).unlink()
+        with pytest.raises(FileNotFoundError, match="is no compact model: expected"):
+            lrpet.load(folder, Tied())
+
+
+def changed(manifest: str, **changes: Any) -> str:
+    return json.dumps(json.loads(manifest) | changes)
+
+
+def test_a_damaged_manifest(tmp_path: Path) -> None:
+    folder = lrpet.save(compact_tied(), tmp_path / "compact")
+    path = folder / "lrpet.json"
+    text = path.read_text(encoding="utf-8")
+    without = json.loads(text)
+    del without["plan"]
+    refused: dict[str | bytes, str] = {
+        text[:-30]: "is damaged: not JSON",
+        "": "is damaged: not JSON",
+        b"\xff\xfe\x80": "is damaged: not JSON",
+        "[]": "is damaged: it names no format",
+        "{}": "is damaged: it names no format",
+        changed(text, format=2): "has format 2, this version of lrpet reads format 1: update lrpet",
+        json.dumps(without): "is damaged: it lacks plan",
+        changed(text, plan=[]): "not a plan",
+        changed(text, plan={"format": 1, "budget": "", "layers": [{}]}): "not a plan",
+    }
+    for bad, message in refused.items():
+        path.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
+        with pytest.raises(ValueError, match=message):
+            lrpet.load(folder, Tied())
+    path.write_text(changed(text, model={"name": "resnet20", "num_classes": "ten"}))
+    with pytest.raises(ValueError, match="source"):
+        lrpet.load(folder)
+    path.write_text(changed(text, model={"name": "resnet21", "num_classes": 10, "in_channels": 3}))
+    with pytest.raises(ValueError, match="resnet21"):
+        lrpet.load(folder)
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_truncated_weights(tmp_path: Path, length: int) -> None:
+    folder = lrpet.save(compact_tied(), tmp_path / "compact")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"model.safetensors does not fit this Tied: the file is damaged"):
+        lrpet.load(folder, Tied())
+
+
+def test_weights_with_a_tensor_missing_or_too_many(tmp_path: Path) -> None:
+    folder = lrpet.save(compact_tied(), tmp_path / "compact")
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    for wrong in (
+        {name: t for name, t in tensors.items() if name != "hidden.1.bias"},
+        {**tensors, "more": torch.ones(2)},
+    ):
+        safetensors.torch.save_file(wrong, path)
+        with pytest.raises(ValueError, match=r"(?s)does not fit this Tied: .*(hidden\.1\.bias|more)"):
+            lrpet.load(folder, Tied())
+
+
+def test_the_folder_says_what_it_is_and_how_to_read_it(tmp_path: Path) -> None:
+    compact = compact_tied()
+    card = (lrpet.save(compact, tmp_path / "tied") / "README.md").read_text(encoding="utf-8")
+    assert str(compact.lrpet_plan) in card
+    assert 'compact = lrpet.load("this folder", model)' in card
+    named = create("resnet20")
+    plan = lrpet.plan(named, torch.zeros(1, 3, 32, 32), keep=0.5)
+    card = (lrpet.save(lrpet.factorize(named, plan), tmp_path / "named") / "README.md").read_text(encoding="utf-8")
+    assert "# resnet20, compact" in card
+    usage = card.partition("```python\n")[2].partition("```")[0].replace("this folder", str(tmp_path / "named"))
+    scope: dict[str, Any] = {}
+    exec(usage, scope)
+    assert scope["compact"](torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+class Versioned(nn.Linear):
+    """Asks for the version of what it loads, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
+        if local_metadata.get("version") != 2:
+            raise ValueError("version should be 2")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def test_modules_that_ask_for_their_version_load(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), Versioned(8, 8))
+    compact = lrpet.factorize(model, lrpet.plan(model, torch.zeros(1, 8), ranks={"0": 2}))
+    lrpet.save(compact, tmp_path / "compact")
+    loaded = lrpet.load(tmp_path / "compact", nn.Sequential(nn.Linear(8, 8), Versioned(8, 8)))
+    x = torch.randn(2, 8)
+    assert torch.equal(loaded(x), compact.eval()(x))

@@ -1,0 +1,141 @@
+"""Tables of what layers take, and plans by them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import images
+from torch import Tensor, nn
+
+import lrpet
+from lrpet.cli import main
+from lrpet.latency.profile import profile_latency
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 2))
+
+
+TABLE = lrpet.LatencyTable(
+    network=10.0,
+    dense={"0": 4.0, "2": 4.0},
+    factorised={"0": {2: 1.0, 4: 2.0, 8: 4.5}, "2": {2: 5.0, 4: 4.5, 8: 6.0}},  # the second is never faster
+)
+
+
+def test_between_and_beyond_what_was_measured() -> None:
+    assert [TABLE.milliseconds("0", rank) for rank in (1, 2, 3, 4, 6, 8, 9)] == [1, 1, 1.5, 2, 3.25, 4.5, 4.5]
+    assert TABLE.milliseconds("0", None) == 4
+    assert TABLE.milliseconds("2", 4) == 5  # noise: a higher rank takes no less than a lower one
+
+
+@pytest.mark.parametrize("how", ["uniform", "energy", "threshold"])
+def test_no_layer_is_factorised_where_that_was_no_faster(how: Any) -> None:
+    x = images(1, 16)
+    plan = lrpet.plan(network(), x, latency=0.81, latency_table=TABLE, allocate=how)
+    assert set(plan.ranks) == {"0"}
+    assert plan.ranks["0"] == 4  # 10 − 4 + 2 = 8 of 10; at rank 5 it would be 8.6
+    assert lrpet.plan(network(), x, latency=7.5, latency_table=TABLE, allocate=how).ranks == {"0": 3}
+    both = lrpet.plan(network(), x, latency=0.9, params=0.85, latency_table=TABLE, allocate=how)
+    assert set(both.ranks) == {"0"}
+    assert both.params <= 0.85 * both.params_dense
+    assert set(lrpet.plan(network(), x, keep=0.25, latency_table=TABLE).ranks) == {"0"}
+    assert lrpet.plan(network(), x, params=0.99, latency_table=TABLE, allocate=how).ranks.keys() <= {"0"}
+
+
+def test_impossible_latencies_are_refused() -> None:
+    x = images(1, 16)
+    with pytest.raises(ValueError, match=r"a budget of 5 milliseconds cannot be met: .* still has 7 milliseconds"):
+        lrpet.plan(network(), x, latency=0.5, latency_table=TABLE)
+    with pytest.raises(ValueError, match="give latency_table"):
+        lrpet.plan(network(), x, latency=0.5)
+    with pytest.raises(ValueError, match="latency_table has no times for 0"):
+        lrpet.plan(network(), x, latency=0.5, latency_table=lrpet.LatencyTable(1.0, {}, {}))
+
+
+def test_a_table_as_a_file(tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "table.json")
+    assert lrpet.LatencyTable.load(tmp_path / "table.json") == TABLE
+    for text in (
+        "",
+        "[]",
+        "{}",
+        json.dumps({"format": 2}),
+        json.dumps({"format": 1, "network": 1, "layers": [], "source": {}}),
+    ):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ValueError, match=r"other\.json is no table of latencies"):
+            lrpet.LatencyTable.load(tmp_path / "other.json")
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Conv2d(8, 8, 3, padding=1)
+        self.same = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.same(self.twice(self.twice(x))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
+@pytest.mark.filterwarnings("ignore")
+def test_measuring(runtime: Any) -> None:
+    model = Twice().train()
+    told: list[str] = []
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    table = profile_latency(
+        model, images(2, 8, 6, 6), runtime=runtime, ladder=(0.25, 0.5), seconds=0.01, told=told.append
+    )
+    assert told == ["twice"]  # the other has its shape
+    assert table.dense.keys() == table.factorised.keys() == {"twice", "same"}
+    assert table.dense["twice"] == 2 * table.dense["same"] > 0
+    assert list(table.factorised["same"]) == [2, 4]
+    assert table.network > 0
+    assert table.source["runtime"] == runtime
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(ValueError, match="runtime='slow' must be"):
+        profile_latency(model, images(2, 8, 6, 6), runtime="slow")  # type: ignore[arg-type]
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.cross = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return self.head(self.cross(y[:, :2], key=y, value=y)[0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+@pytest.mark.filterwarnings("ignore")
+def test_measuring_attentions(runtime: Any) -> None:
+    model, x = Attending(), images(3, 5, 16)
+    table = profile_latency(model, x, runtime=runtime, ladder=(0.25, 0.5), seconds=0.01)
+    projections = {f"{name}{part}" for name in ("layer.self_attn", "cross") for part in ("", ".out_proj")}
+    assert set(table.dense) == {*projections, "layer.linear1", "layer.linear2"}
+    assert all(list(ranks) == [4, 8] for ranks in table.factorised.values())
+    slow = lrpet.LatencyTable(10.0, dict.fromkeys(table.dense, 1.0), {name: {4: 0.5, 8: 0.9} for name in table.dense})
+    plan = lrpet.plan(model, x, latency=0.75, latency_table=slow)
+    assert plan.ranks.keys() == table.dense.keys()
+    lrpet.factorize(model, plan)(x)
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = str(tmp_path / "table.json")
+    assert main(["profile-latency", "resnet20", table, "--seconds", "0.001", "--image-size", "16"]) == 0
+    assert "19 layers, of which" in capsys.readouterr().out
+    assert {"runtime", "command", "commit", "hardware", "versions"} <= lrpet.LatencyTable.load(table).source.keys()
+    assert main(["plan", "resnet20", "--latency-table", table, "--macs", "0.9", "--image-size", "16"]) in (0, 2)
+    assert main(["plan", "resnet20", "--latency", "0.5", "--image-size", "16"]) == 2
+    assert "give latency_table" in capsys.readouterr().err

@@ -1,0 +1,380 @@
+"""The projector in a training loop: when it projects, what it leaves alone, and what it reports."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import reference
+import torch
+from helpers import images, weight
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import lrpet
+from lrpet.layers.matrix import row_scale
+
+
+def network(seed: int = 0, *, width: int = 12) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, 16, 3, stride=2),
+        nn.Flatten(),
+        nn.Linear(16 * 9, 20),
+        nn.ReLU(),
+        nn.Linear(20, 10),
+    )
+
+
+EXAMPLE = images(1, 3, 8, 8)
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    return network()
+
+
+@pytest.fixture
+def plan(model: nn.Sequential) -> lrpet.Plan:
+    return lrpet.plan(model, EXAMPLE, keep=0.34)
+
+
+def alpha(model: nn.Module, name: str) -> Tensor | None:
+    """The row scale of the one layer that a batch norm follows."""
+    norm = model.get_submodule("1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    return (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach() if name == "0" else None
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, after_step: Callable[[], Any], *, steps: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        x, y = torch.randn(16, 3, 8, 8, generator=random), torch.randint(10, (16,), generator=random)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        after_step()
+
+
+def test_the_plan_of_these_tests(plan: lrpet.Plan) -> None:
+    assert plan.ranks == {"0": 4, "3": 5, "5": 6}
+    assert [layer.batch_norm for layer in plan.layers] == ["1", None, None, None]
+
+
+def due(projector: lrpet.Projector, steps: int) -> list[int]:
+    """The steps, of the next so many, at which it projects."""
+    first = projector.steps + 1
+    reports = {step: projector.step() for step in range(first, first + steps)}
+    assert all(report.step == step for step, report in reports.items() if report is not None)
+    return [step for step, report in reports.items() if report is not None]
+
+
+def test_when_steps_fall_due(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    assert due(lrpet.Projector(model, plan, every=1), 3) == [1, 2, 3]
+    projector = lrpet.Projector(model, plan, every=3)
+    assert due(projector, 10) == [3, 6, 9]
+    assert projector.steps == 10
+    assert projector.last is not None
+    assert projector.last.step == 9
+    assert projector.seconds > 0
+
+
+def test_nothing_is_projected_before_the_start(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    assert due(lrpet.Projector(model, plan, every=5, start=12), 31) == [15, 20, 25, 30]
+    assert due(lrpet.Projector(model, plan, every=5, start=10), 11) == [10]
+    assert due(lrpet.Projector(model, plan, every=lambda step: step % 2 == 1, start=4), 8) == [5, 7]
+
+
+def test_a_schedule_is_told_each_step_once(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    told: list[int] = []
+
+    def schedule(step: int) -> bool:
+        told.append(step)
+        return step == 2 or step >= 5
+
+    assert due(lrpet.Projector(model, plan, every=schedule), 6) == [2, 5, 6]
+    assert told == [1, 2, 3, 4, 5, 6]
+
+
+def test_nothing_changes_before_a_step_is_due(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    before = values(model)
+    projector = lrpet.Projector(model, plan, every=100)
+    for _ in range(99):
+        assert projector.step() is None
+    assert projector.last is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_training_with_projections(kind: str) -> None:
+    model = network()
+    plan = lrpet.plan(model, EXAMPLE, keep=0.34)
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        if kind == "SGD"
+        else torch.optim.AdamW(model.parameters(), lr=1e-3)
+    )
+    projector = lrpet.Projector(model, plan, every=3)
+    pointers = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    objects = {name: id(parameter) for name, parameter in model.named_parameters()}
+
+    def step() -> None:
+        state = copy.deepcopy(optimizer.state_dict())
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        unplanned = {name: t for name, t in values(model).items() if name not in ("0.weight", "3.weight", "5.weight")}
+        report = projector.step()
+        assert (report is not None) == (projector.steps % 3 == 0)
+        torch.testing.assert_close(optimizer.state_dict(), state, rtol=0, atol=0)
+        torch.testing.assert_close([p.grad for p in model.parameters()], gradients, rtol=0, atol=0)
+        assert all(
+            torch.equal(tensor, unplanned[name]) for name, tensor in model.state_dict().items() if name in unplanned
+        )
+        for name, rank in plan.ranks.items():
+            tail = reference.singular_values(weight(model, name))[rank:]
+            assert (tail[0] < 1e-5) == (report is not None)
+
+    train(model, optimizer, step, steps=9)
+    assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == pointers
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == objects
+    assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("energy_transfer", [True, False])
+@pytest.mark.parametrize("tail_scale", [0.0, 0.3])
+def test_weights_and_report_are_the_references(rectify: bool, energy_transfer: bool, tail_scale: float) -> None:
+    model = network()
+    plan = lrpet.plan(model, EXAMPLE, keep=0.34)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.05), lambda: None, steps=2)
+    with torch.no_grad():
+        model.get_submodule("1").weight.copy_(torch.linspace(-2, 3, 12))  # type: ignore[operator]
+    before = copy.deepcopy(model)
+    projector = lrpet.Projector(
+        model, plan, every=1, rectify=rectify, energy_transfer=energy_transfer, tail_scale=tail_scale
+    )
+    report = projector.step()
+    assert report is not None
+    assert report is projector.last
+    assert list(report.layers) == ["0", "3", "5"]
+    pruned = []
+    for name, layer in report.layers.items():
+        rank, matrix = plan.ranks[name], weight(before, name)
+        scale = alpha(before, name) if rectify else None
+        folded = matrix if scale is None else scale[:, None] * matrix
+        expected = (
+            reference.project(matrix, rank, energy_transfer=energy_transfer, tail_scale=tail_scale)
+            if scale is None
+            else reference.rectified(matrix, rank, scale, energy_transfer=energy_transfer, tail_scale=tail_scale)
+        )
+        got = weight(model, name)
+        assert (got - expected).norm() < 1e-5 * expected.norm()
+        squared = reference.singular_values(folded).square()
+        energy, tail = squared.sum().item(), squared[rank:].sum().item()
+        pruned.append(tail / energy)
+        assert (layer.rank, layer.dead) == (rank, False)
+        assert layer.energy == pytest.approx(energy, rel=1e-5)
+        assert layer.pruned == pytest.approx(tail / energy, rel=1e-4)
+        after = energy if energy_transfer else energy - tail + tail_scale**2 * tail
+        assert layer.energy_after == pytest.approx(after, rel=1e-5)
+        assert reference.energy(got if scale is None else scale[:, None] * got) == pytest.approx(after, rel=1e-5)
+    assert min(pruned) > 0.05
+    assert report.pruned == pytest.approx(sum(pruned) / 3, rel=1e-4)
+    assert report.dead == []
+
+
+def test_the_plan_may_leave_batch_norms_out(model: nn.Sequential) -> None:
+    """rectify=False in the plan and in the projector come to the same."""
+    plans = [lrpet.plan(model, EXAMPLE, keep=0.34, rectify=rectify) for rectify in (False, True)]
+    with torch.no_grad():
+        model.get_submodule("1").weight.copy_(torch.linspace(-2, 3, 12))  # type: ignore[operator]
+    other, rectified = copy.deepcopy(model), copy.deepcopy(model)
+    lrpet.Projector(model, plans[0], every=1).project()
+    lrpet.Projector(other, plans[1], every=1, rectify=False).project()
+    lrpet.Projector(rectified, plans[1], every=1).project()
+    assert torch.equal(weight(model, "0"), weight(other, "0"))
+    assert not torch.allclose(weight(model, "0"), weight(rectified, "0"), atol=1e-3)
+
+
+def test_projecting_again_changes_nothing(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    projector = lrpet.Projector(model, plan, every=1)
+    projector.step()
+    once = {name: weight(model, name).clone() for name in plan.ranks}
+    report = projector.step()
+    assert report is not None
+    for name, matrix in once.items():
+        assert (weight(model, name) - matrix).norm() < 1e-5 * matrix.norm()
+        assert report.layers[name].pruned < 1e-6
+
+
+def test_dead_layers_are_left_alone_and_reported(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    nn.init.zeros_(model.get_submodule("1").weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model.get_submodule("5").weight)  # type: ignore[arg-type]
+    before = values(model)
+    report = lrpet.Projector(model, plan, every=1).project()
+    assert report.dead == ["0", "5"]
+    assert report.layers["5"] == lrpet.LayerReport(rank=6, energy=0.0, energy_after=0.0, pruned=0.0, dead=True)
+    assert torch.equal(weight(model, "0"), before["0.weight"].flatten(1))
+    assert torch.equal(weight(model, "5"), before["5.weight"])
+    assert not torch.equal(weight(model, "3"), before["3.weight"].flatten(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    model = network().to(dtype)
+    plan = lrpet.plan(model, EXAMPLE.to(dtype), keep=0.34)
+    before = copy.deepcopy(model)
+    report = lrpet.Projector(model, plan, every=1).project()
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-12
+    for name, rank in plan.ranks.items():
+        assert weight(model, name).dtype == dtype
+        scale = alpha(before.double(), name)
+        matrix = weight(before, name)
+        expected = reference.project(matrix, rank) if scale is None else reference.rectified(matrix, rank, scale)
+        assert (weight(model, name) - expected).norm() < tolerance * expected.norm()
+        assert report.layers[name].energy_after == pytest.approx(report.layers[name].energy, rel=1e-6)
+    if dtype == torch.float64:
+        norm = model.get_submodule("1")
+        assert row_scale(norm).dtype == torch.float64
+
+
+def test_channels_last_weights_stay_so(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    lrpet.Projector(model, plan, every=1).project()
+    lrpet.Projector(other, plan, every=1).project()
+    kernel = other.get_submodule("3").weight
+    assert isinstance(kernel, Tensor)
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(weight(model, "3"), weight(other, "3"))
+
+
+def test_inside_autocast_and_inference_mode(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    others = copy.deepcopy(model), copy.deepcopy(model)
+    lrpet.Projector(model, plan, every=1).project()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lrpet.Projector(others[0], plan, every=1).project()
+    with torch.inference_mode():
+        lrpet.Projector(others[1], plan, every=1).project()
+    for other in others:
+        assert all(torch.equal(weight(other, name), weight(model, name)) for name in plan.ranks)
+
+
+# ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_state_continues_where_it_was(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    projector = lrpet.Projector(model, plan, every=4)
+    assert due(projector, 6) == [4]
+    file = io.BytesIO()
+    torch.save(projector.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    before, bases = projector.state_dict(), state["bases"]
+    assert {**state, "bases": None} == {**before, "bases": None}
+    assert bases.keys() == projector.plan.ranks.keys()
+    assert all(torch.equal(bases[name], before["bases"][name]) for name in bases)
+
+    resumed = lrpet.Projector(model, lrpet.Plan.from_json(plan.to_json()), every=4)
+    resumed.load_state_dict(state)
+    assert (resumed.steps, resumed.seconds) == (6, projector.seconds)
+    assert due(resumed, 6) == [8, 12]
+
+
+def test_another_projectors_state_is_refused(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    projector = lrpet.Projector(model, plan, every=4)
+    other = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, ranks={"0": 4, "3": 6}), every=4)
+    other.step()
+    with pytest.raises(ValueError, match="saved with other ranks for 3, 5: make the projector from the plan"):
+        projector.load_state_dict(other.state_dict())
+    foreign: list[Any] = [
+        {},
+        {"steps": 3},
+        {**projector.state_dict(), "x": 1},
+        {**projector.state_dict(), "ranks": 3},
+        None,
+    ]
+    for state in foreign:
+        with pytest.raises(ValueError, match="not a projector's state: expected the keys steps, seconds, ranks"):
+            projector.load_state_dict(state)
+    assert projector.steps == 0
+
+
+def test_another_networks_plan_is_refused(plan: lrpet.Plan) -> None:
+    with pytest.raises(ValueError, match="expects '0' to be 12×27 as a matrix, but in this model it is 13×27"):
+        lrpet.Projector(network(width=13), plan, every=1)
+    with pytest.raises(ValueError, match="'0', which this Linear does not have"):
+        lrpet.Projector(nn.Linear(3, 3), plan, every=1)
+
+
+# ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer", "bad"),
+    [
+        *itertools.product(("0.weight", "1.weight", "1.running_var"), ("0",), (math.nan, math.inf, -math.inf)),
+        *itertools.product(("3.weight",), ("3",), (math.nan, math.inf, -math.inf, 1e30)),
+    ],
+)
+def test_a_diverged_network_is_named_and_left_alone(
+    model: nn.Sequential, plan: lrpet.Plan, tensor: str, layer: str, bad: float
+) -> None:
+    model.state_dict()[tensor].flatten()[1] = bad
+    before = {name: t.view(torch.uint8).clone() for name, t in values(model).items() if t.dim()}
+    projector = lrpet.Projector(model, plan, every=2)
+    projector.step()
+    message = (
+        f"NaN or Inf in the weights or batch norm of {layer} at step 2, or in their squares: nothing was projected. "
+        ".*lower the learning"
+    )
+    with pytest.raises(ValueError, match=message):
+        projector.step()
+    after = {name: t.view(torch.uint8) for name, t in model.state_dict().items() if t.dim()}
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert projector.last is None
+
+
+def test_without_rectification_a_batch_norm_does_not_matter(model: nn.Sequential, plan: lrpet.Plan) -> None:
+    model.state_dict()["1.running_var"][0] = float("nan")
+    report = lrpet.Projector(model, plan, every=1, rectify=False).project()
+    assert all(report.layers[name].pruned > 0 for name in plan.ranks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every=0 must be a number of steps, at least 1, or a schedule"),
+        ({"every": -1}, "every=-1 must be"),
+        ({"every": 2.5}, "every=2.5 must be"),
+        ({"every": True}, "every=True must be"),
+        ({"every": None}, "every=None must be"),
+        ({"every": 1, "start": -1}, "start=-1 must be the number of a step, not negative"),
+        ({"every": 1, "start": 0.5}, "start=0.5 must be the number of a step"),
+        ({"every": 1, "tail_scale": -0.1}, "tail_scale=-0.1 must be at least 0 and below 1"),
+        ({"every": 1, "tail_scale": 1.0}, "tail_scale=1.0 must be"),
+        ({"every": 1, "tail_scale": float("nan")}, "tail_scale=nan must be"),
+    ],
+)
+def test_bad_arguments(model: nn.Sequential, plan: lrpet.Plan, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lrpet.Projector(model, plan, **options)
+
+
+def test_a_plan_without_ranks_projects_nothing(model: nn.Sequential) -> None:
+    before = values(model)
+    report = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, ranks={}), every=1).project()
+    assert report.layers == {}
+    assert report.pruned == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
