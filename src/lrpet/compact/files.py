@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from safetensors.torch import load_file, save_model
 from torch import nn
 
 from lrpet.compact.factorize import skeleton
+from lrpet.compact.write import written_folder
 from lrpet.models.factory import Source
 from lrpet.planning.plan import Plan
 
@@ -68,7 +66,7 @@ def save(
         raise FileExistsError(
             f"{folder} exists and is no compact model, so it is not overwritten: choose another folder"
         )
-    with written_whole(Path(folder), overwrite=overwrite) as temporary:
+    with written_folder(Path(folder), overwrite=overwrite) as temporary:
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(_card(model, source), encoding="utf-8")
@@ -138,35 +136,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-@contextmanager
-def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` once the block has ended without an error.
-
-    Raises FileExistsError, before anything is written, if `folder` exists and `overwrite` is not set.
-    """
-    if folder.exists() and not overwrite:
-        raise FileExistsError(f"{folder} exists: choose another folder, or remove it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if folder.exists():
-            displaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            os.replace(folder, displaced / "old")
-            try:
-                os.replace(temporary, folder)
-            except OSError:
-                os.replace(displaced / "old", folder)
-                raise
-            finally:
-                shutil.rmtree(displaced)
-        else:
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def model_card(model: nn.Module, *, name: str, usage: str) -> str:
     """Text for a folder's README.md: front matter for hubs, `usage` as code, and the table of the compact model's plan."""
     plan = model.lrpet_plan
@@ -192,12 +161,6 @@ def _version() -> str:
         return version("lrpet")
     except PackageNotFoundError:  # run from a source tree
         return "unknown"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load_weights(model: nn.Module, weights: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lrpet import Plan, Projector, Report
-from lrpet.compact.files import written_whole
+from lrpet.compact.write import written_folder
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
 
@@ -80,7 +80,7 @@ class RunFolder:
         """The run's folder, made if it is not there; if it is, `plan` is what the run began with."""
         folder = cls(config.folder, plan)
         if not folder.path.exists():
-            with written_whole(folder.path) as temporary:
+            with written_folder(folder.path) as temporary:
                 (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
                 (temporary / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
                 (temporary / "checkpoints").mkdir()
@@ -94,7 +94,7 @@ class RunFolder:
     def save_checkpoint(self, accelerator: Accelerator, projector: Projector, progress: Progress) -> None:
         """Write the state of everything; the one before it goes only when this one is whole."""
         target = self._checkpoints / f"epoch-{progress.epoch:05d}"
-        with written_whole(target, overwrite=True) as temporary:
+        with written_folder(target, overwrite=True) as temporary:
             accelerator.save_state(str(temporary))
             plain = projector.state_dict()
             save_file(
