@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import lrpet
 from benchmarks.layer_sets import SETS, state_of, trained
 from lrpet.layers.matrix import row_scale, weight_of
-from lrpet.projecting.subspace import leading
+from lrpet.projecting.solvers import leading
 from lrpet.train.provenance import provenance
 
 UNDAMPED = 1e-5

@@ -1,6 +1,7 @@
 """A slow reference, written straight from the paper: full singular value decompositions in float64, one equation a line.
 
-Guo, Lin, Chen, Xing, Liu, Xu: Compact Model Training by Low-Rank Projection with Energy Transfer, arXiv 2204.05566.
+The labels (E1) to (E5) are those of `lrpet.projecting.projection`. Source: Guo, Lin, Chen, Xing, Liu, Xu: Compact
+Model Training by Low-Rank Projection with Energy Transfer, arXiv 2204.05566.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ DAMPING = 1e-5
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """σ₁ ≥ σ₂ ≥ …, in float64."""
+    """Compute σ₁ ≥ σ₂ ≥ …, in float64."""
     values: Tensor = torch.linalg.svdvals(matrix.double())
     return values
 
 
 def energy(matrix: Tensor) -> float:
-    """E = Σσᵢ², in float64."""
+    """Compute E = Σσᵢ², (E1), in float64."""
     return singular_values(matrix).square().sum().item()
 
 
 def gain(values: Tensor, rank: int, tail_scale: float) -> Tensor:
-    """g = √((E − ρ²·E_tail) / E_r): what the kept singular values are multiplied by to conserve the energy E."""
+    """Compute g = √((E − ρ²·E_tail) / E_r), (E3): the factor of the kept singular values that conserves the energy E."""
     squared = values.square()
     return torch.sqrt((squared.sum() - tail_scale**2 * squared[rank:].sum()) / squared[:rank].sum())
 
 
 def project(matrix: Tensor, rank: int, *, energy_transfer: bool = True, tail_scale: float = 0.0) -> Tensor:
-    """W = U·diag(σ)·Vᵀ with the r largest singular values multiplied by g, and the others by ρ."""
+    """Compute (E4) by its singular values: those of (E2), the r largest ones, times g, and the others times ρ."""
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     scale = gain(values, rank, tail_scale) if energy_transfer else 1.0
     new: Tensor = left @ torch.diag(torch.cat([scale * values[:rank], tail_scale * values[rank:]])) @ right
@@ -40,7 +41,7 @@ def project(matrix: Tensor, rank: int, *, energy_transfer: bool = True, tail_sca
 def rectified(
     matrix: Tensor, rank: int, alpha: Tensor, *, energy_transfer: bool = True, tail_scale: float = 0.0
 ) -> Tensor:
-    """Projection of diag(α)·W, undone exactly: with the singular triples of that, W ← g·W·V_r·V_rᵀ + ρ·(W − W·V_r·V_rᵀ)."""
+    """Compute (E4) with the V_r, E and E_r of diag(α)·W, (E5): W ← g·W·V_r·V_rᵀ + ρ·(W − W·V_r·V_rᵀ)."""
     matrix, alpha = matrix.double(), alpha.double()
     _, values, right = torch.linalg.svd(torch.diag(alpha) @ matrix, full_matrices=False)
     kept: Tensor = matrix @ right[:rank].T @ right[:rank]
@@ -51,7 +52,7 @@ def rectified(
 def rectified_damped(
     matrix: Tensor, rank: int, alpha: Tensor, *, energy_transfer: bool = True, tail_scale: float = 0.0
 ) -> Tensor:
-    """The paper's rectification: project diag(α)·W, then multiply row i by αᵢ/(αᵢ² + 1e-5)."""
+    """Compute (E5) as the paper does: project diag(α)·W, then multiply row i by αᵢ/(αᵢ² + 1e-5)."""
     matrix, alpha = matrix.double(), alpha.double()
     projected = project(torch.diag(alpha) @ matrix, rank, energy_transfer=energy_transfer, tail_scale=tail_scale)
     return torch.diag(alpha / (alpha.square() + DAMPING)) @ projected

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lrpet.projecting.projection import DEAD_BELOW, project, transfer_scale
+from lrpet.projecting.projection import DEAD_BELOW, project, transfer_gain
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -284,10 +284,10 @@ def test_a_tie_below_larger_singular_values() -> None:
     assert torch.allclose(values, torch.tensor([3.0, 2.0, 0.0, 0.0, 0.0], dtype=torch.float64), atol=1e-12)
 
 
-def test_transfer_scale_by_hand() -> None:
+def test_transfer_gain_by_hand() -> None:
     """σ = (2, 1, 1): E = 6, E_r = 4 at rank 1; g = √(6/4), and with ρ = ½ √((6 − ¼·2)/4)."""
     energy, kept = torch.tensor(6.0), torch.tensor(4.0)
-    assert transfer_scale(energy, kept).item() == pytest.approx(math.sqrt(1.5))
-    assert transfer_scale(energy, kept, tail_scale=0.5).item() == pytest.approx(math.sqrt(5.5 / 4))
+    assert transfer_gain(energy, kept).item() == pytest.approx(math.sqrt(1.5))
+    assert transfer_gain(energy, kept, tail_scale=0.5).item() == pytest.approx(math.sqrt(5.5 / 4))
     new = project(torch.diag(torch.tensor([2.0, 1.0, 1.0])), 1, tail_scale=0.5).matrix
     assert torch.allclose(new, torch.diag(torch.tensor([math.sqrt(5.5), 0.5, 0.5])), atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrpet.projecting.subspace import Solver, leading
+from lrpet.projecting.solvers import Solver, leading
 
 
 def with_spectrum(rows: int, columns: int, values: Tensor, *, seed: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lrpet
-from lrpet.projecting.subspace import leading
+from lrpet.projecting.solvers import leading
 
 
 def stacked_network() -> nn.Sequential:

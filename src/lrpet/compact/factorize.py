@@ -13,8 +13,8 @@ from lrpet.layers.attention import FactorizedAttention
 from lrpet.layers.factors import Factors, empty_factors, fill_, share_
 from lrpet.layers.matrix import bias_of, row_scale, scale_of_rows, unfold, weight_of
 from lrpet.planning.plan import LayerPlan, Plan
+from lrpet.projecting.matrices import full_precision
 from lrpet.projecting.projection import project
-from lrpet.projecting.subspace import full_precision
 
 
 def factorize(model: nn.Module, plan: Plan) -> nn.Module:

@@ -1,15 +1,21 @@
-"""The algorithm: projection onto the matrices of rank r, with energy transfer and batch-norm rectification.
+"""The algorithm: every equation of low-rank projection with energy transfer.
 
-Energy is the sum of squared singular values, E = Σσᵢ² = ‖W‖²_F. With V_r the leading right singular vectors of W,
+For a weight matrix W with singular values σ₁ ≥ σ₂ ≥ … and right singular vectors V = (v₁, v₂, …), projected to rank r with
+the tail scaled by ρ (0 for plain truncation):
 
-    projection           P = W·V_r·V_rᵀ                                   (Eckart–Young: the nearest matrix of rank r)
-    energy transfer      g = √((E − ρ²·E_tail) / E_r),  W ← g·P + ρ·(W − P)      (‖W‖_F is unchanged)
-    rectification        V_r is taken from diag(α)·W, and so are E, E_r and E_tail.
+    (E1)  energy            E = Σσᵢ² = ‖W‖²_F;  E_r = Σ_{i≤r} σᵢ² is the kept part, E_tail = E − E_r the pruned part
+    (E2)  projection        P = W·V_r·V_rᵀ,  the nearest matrix of rank r (Eckart and Young)
+    (E3)  gain              g = √((E − ρ²·E_tail) / E_r),  or 1 without energy transfer
+    (E4)  energy transfer   W ← g·P + ρ·(W − P),  which leaves ‖W‖_F unchanged
+    (E5)  rectification     V_r, E, E_r and E_tail are those of M = diag(α)·W;  αᵢ = γᵢ/√(varᵢ + ε) of the batch norm behind
 
-Rectification wants the best rank-r approximation of the folded matrix M = diag(α)·W, undone afterwards. The projection of M
-is M·V_r·V_rᵀ = diag(α)·(W·V_r·V_rᵀ), so that projecting the rows of W onto the same V_r undoes the scaling exactly, for every
-α, zero and negative ones included, and without a division. The paper divides by α in the damped form α/(α² + 1e-5): the two
-agree where α² ≫ 1e-5, and ours also leaves a matrix that already has rank r as it is, if at least r of the αᵢ are not zero.
+The labels are lrpet's own; the names are the paper's: "low-rank projection", "energy transfer", "BN rectification".
+
+On (E5): what inference computes with is M, so that M's best approximation of rank r is wanted, in terms of W. It is
+M·V_r·V_rᵀ = diag(α)·(W·V_r·V_rᵀ): projecting the rows of W onto the V_r of M undoes the scaling exactly. This holds for every
+α, zero and negative ones included, and nothing is divided. The paper projects M and multiplies row i by αᵢ/(αᵢ² + 1e-5)
+instead. Both agree where α² ≫ 1e-5. (E5) also leaves a matrix that has rank r already as it is, if at least r of the αᵢ are
+not zero.
 
 Source: Guo, Lin, Chen, Xing, Liu, Xu: Compact Model Training by Low-Rank Projection with Energy Transfer,
 IEEE TNNLS 2024, arXiv 2204.05566.
@@ -22,32 +28,40 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrpet.projecting.subspace import Subspace, full_precision, leading, squared_norm
+from lrpet.projecting.matrices import energies, full_precision
+from lrpet.projecting.solvers import leading
+from lrpet.projecting.subspace import Subspace
 
 #: A layer whose largest (folded) singular value is below this is dead, and left alone.
 DEAD_BELOW = 1e-4
 
 
 class Projection(NamedTuple):
-    """A projected matrix and what happened to its energy (of the folded matrix, under rectification).
+    """A projected matrix and what happened to its energy; under rectification, the energy of the folded matrix M.
 
-    Of a stack of matrices, every field has a leading dimension `batch`.
+    The fields of a projected stack have a leading dimension `batch`.
     """
 
     matrix: Tensor
-    """Shape (rows, columns), dtype of the argument: the new weight; the old one if the layer is dead."""
+    """The new weight, or the old one of a dead layer; shape (rows, columns), with the dtype of the argument."""
     energy: Tensor
-    """E before, a float scalar tensor."""
+    """E of (E1) before, a float scalar tensor."""
     kept: Tensor
-    """E_r, the part of E in the r largest singular values."""
+    """E_r of (E1), the part of E in the r largest singular values."""
     energy_after: Tensor
-    """Energy of the new matrix: E with energy transfer, E_r + ρ²·E_tail without."""
+    """The energy of the new matrix: E with energy transfer, E_r + ρ²·E_tail without."""
     dead: Tensor
-    """Bool scalar tensor: whether σ₁ < 1e-4."""
+    """Whether σ₁ is below 1e-4, a bool scalar tensor."""
 
 
-def transfer_scale(energy: Tensor, kept: Tensor, *, tail_scale: float = 0.0) -> Tensor:
-    """g = √((E − ρ²·E_tail) / E_r), with E_tail = E − E_r: the factor of the kept singular values that conserves energy."""
+def transfer_gain(energy: Tensor, kept: Tensor, *, tail_scale: float = 0.0) -> Tensor:
+    """Compute g of (E3), by which the kept singular values are multiplied to conserve the energy.
+
+    Args:
+        energy: E, any shape.
+        kept: E_r, with the shape of `energy`.
+        tail_scale: ρ.
+    """
     return torch.sqrt((energy - tail_scale**2 * (energy - kept)) / kept)
 
 
@@ -63,41 +77,42 @@ def project(
     energy: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Projection:
-    """Project `matrix`, shape (rows, columns), onto the matrices of rank `rank`; or each of a stack (batch, rows, columns).
+    """Project a matrix to rank `rank` and hand its pruned energy to what is kept: (E1) to (E5).
 
     Args:
-        matrix: Finite, floating point; half precisions are computed in float32. Unchanged.
-        rank: From 1 to min(rows, columns).
-        row_scale: α, shape (rows,), or (batch, rows): rectify, i.e. find the subspace of diag(α)·matrix.
-        energy_transfer: Hand the pruned energy to the kept singular values.
-        tail_scale: ρ in [0, 1]: what pruned singular values are multiplied by. Above 0 the result is not of rank `rank`.
-        subspace: What `lrpet.projecting.subspace.leading` found for the stack, if it was asked already.
-        energy: E, if it is known already.
-        out: Like the stack: where the result may be written, to save a copy; it need not be. `matrix` itself will do.
+        matrix: W, shape (rows, columns), or a stack of shape (batch, rows, columns). It is finite and of floating point; half
+            precisions are computed in float32. It stays as it is, unless it is also `out`.
+        rank: r, from 1 to min(rows, columns).
+        row_scale: α of (E5), shape (rows,) or (batch, rows). Without it nothing is rectified.
+        energy_transfer: Whether the kept singular values take the pruned energy over; else g is 1.
+        tail_scale: ρ in [0, 1], the factor of the pruned singular values. Above 0 the result has a higher rank than `rank`.
+        subspace: What `lrpet.projecting.solvers.leading` found for the stack, if it was asked already.
+        energy: E of (E1), shape (batch,), if it is known already.
+        out: Where the result of a stack may be written, to save a copy; it need not be. `matrix` itself will do.
+
+    Raises:
+        torch.linalg.LinAlgError: No `subspace` was given and finding it did not converge.
     """
     weight = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     stack = weight if matrix.dim() == 3 else weight[None]
     if row_scale is not None:
         row_scale = row_scale.to(weight.dtype).view(stack.shape[:2])
-    wide = stack.shape[-2] <= stack.shape[-1]
     with full_precision(matrix.device):
-        energy = squared_norm(stack, row_scale) if energy is None else energy
-        subspace = subspace or leading(stack, rank, row_scale=row_scale, energy=energy)
+        if energy is None:
+            energy = energies(stack, row_scale)  # E of (E1), (E5)
+        if subspace is None:
+            subspace = leading(stack, rank, row_scale=row_scale, energy=energy)  # V_r of (E2), (E5)
         coordinates = subspace.coordinates(stack)
-        inside = squared_norm(coordinates, None if wide else row_scale)  # ‖BᵀM‖² or ‖MB‖², B orthonormal
-        kept = energy - inside if subspace.complement else inside
-        scale = transfer_scale(energy, kept, tail_scale=tail_scale) if energy_transfer else torch.ones_like(energy)
+        kept = subspace.kept_energy(coordinates, energy, row_scale)  # E_r of (E1), (E5)
+        gain = (
+            transfer_gain(energy, kept, tail_scale=tail_scale) if energy_transfer else torch.ones_like(energy)
+        )  # (E3)
         dead = subspace.largest < DEAD_BELOW
-        spared = dead.is_cuda or bool(dead.any())  # on a GPU, looking would make the host wait
-        direct = out is not None and out.dtype == stack.dtype and not spared
-        if subspace.complement:  # g·P + ρ·(W − P) = g·W − (g − ρ)·(W − P)
-            new = scale[:, None, None] * stack - subspace.rebuilt(coordinates, scale - tail_scale, wide=wide)
-        elif tail_scale:
-            new = subspace.rebuilt(coordinates, scale - tail_scale, wide=wide) + tail_scale * stack
-        else:
-            new = subspace.rebuilt(coordinates, scale, wide=wide, out=out if direct else None)
-    if spared:
+        restored = dead.is_cuda or bool(dead.any())  # on a GPU, looking would make the host wait
+        direct = out if out is not None and out.dtype == stack.dtype and not restored else None
+        new = subspace.rescaled(stack, coordinates, kept=gain, pruned=tail_scale, out=direct)  # (E2), (E4)
+    if restored:
         new = torch.where(dead[:, None, None], stack, new)
-    after = torch.where(dead, energy, scale.square() * kept + tail_scale**2 * (energy - kept))
+    after = torch.where(dead, energy, gain.square() * kept + tail_scale**2 * (energy - kept))
     result = Projection(new.to(matrix.dtype), energy, kept, after, dead)
     return result if matrix.dim() == 3 else Projection(*(field[0] for field in result))

@@ -15,8 +15,9 @@ from lrpet.planning.plan import Plan
 from lrpet.projecting.descent import Descent
 from lrpet.projecting.projection import Projection, project
 from lrpet.projecting.report import Report
+from lrpet.projecting.solvers import Solver
 from lrpet.projecting.stack import Stack, members, stacked
-from lrpet.projecting.subspace import Solver, Subspace
+from lrpet.projecting.subspace import Subspace
 from lrpet.projecting.warm import WarmStarts
 
 

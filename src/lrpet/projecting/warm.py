@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrpet.projecting.solvers import WARM_TOLERANCE, Solver, leading
 from lrpet.projecting.stack import Stack
-from lrpet.projecting.subspace import WARM_TOLERANCE, Solver, Subspace, leading
+from lrpet.projecting.subspace import Subspace
 
 #: The most projections that pass before a warm start that failed is tried again.
 LONGEST_WAIT = 16
@@ -81,7 +82,16 @@ class WarmStarts:
             return leading(weight, stack.rank, row_scale=scale, start=start, solver=solver, energy=energy)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             failed = weight.new_full((len(weight),), torch.inf)
-            return Subspace(weight, weight, False, weight, failed, failed, solver)
+            return Subspace(
+                wide=True,
+                left=weight,
+                right=weight,
+                complement=False,
+                basis=weight,
+                largest=failed,
+                error=failed,
+                solver=solver,
+            )
 
     def _start(self, stack: Stack) -> Tensor | None:
         """The basis for a warm start, if all layers have one and it is worth trying."""

@@ -1,0 +1,105 @@
+"""The leading subspace from the last projection's basis, by block power iteration.
+
+For the Gram matrix G of M = diag(α)·W and an orthonormal basis B of the last projection's subspace, a step is
+
+    A ← G·A·T⁻¹  with  T = Bᵀ·G·A,  from A = B.
+
+T⁻¹ keeps Bᵀ·A = I, so that the change of A in a step is all outside the span of B: it is what A still missed. Each step
+multiplies it by about λ_{r+1}/λ_r, which is small because the last projection emptied the pruned singular values. The changes
+of two steps tell that factor.
+
+Power iteration on a basis goes back to Bauer (1957); see Stewart, Error and perturbation bounds for subspaces associated with
+certain eigenvalue problems, SIAM Review 15 (1973), for what it misses.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lrpet.projecting.matrices import is_wide, scaled_rows
+from lrpet.projecting.solvers.gram import gram_matrix
+from lrpet.projecting.subspace import Subspace
+
+#: The relative Frobenius error of the projected matrix, estimated, up to which a warm start is accepted.
+WARM_TOLERANCE = 5e-5
+#: The most steps from one basis.
+WARM_STEPS = 5
+#: How many steps a warm start takes on average.
+USUAL_STEPS = 1.25
+
+
+class GramOperator:
+    """The Gram matrix of diag(α)·W on its smaller side, to multiply by; the rows of wide matrices unscaled.
+
+    It is formed, or applied as two products with W, whichever is cheaper. The caller scales the rows of wide matrices on both
+    sides of the product, so that diag(α) never has to be undone.
+    """
+
+    def __init__(self, weight: Tensor, row_scale: Tensor | None, rank: int) -> None:
+        rows, columns = weight.shape[-2:]
+        small, large = min(rows, columns), max(rows, columns)
+        cheaper = 0.7 * small * large + USUAL_STEPS * small * rank < 2 * USUAL_STEPS * large * rank
+        self.weight = weight if is_wide(weight) else scaled_rows(weight, row_scale).mT
+        self.formed = gram_matrix(weight, row_scale) if cheaper else None
+        """What `gram_matrix` gives, shape (batch, s, s), if forming it is cheaper."""
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Multiply vectors of shape (batch, s, rank)."""
+        if self.formed is not None:
+            return self.formed @ vectors
+        return self.weight @ (self.weight.mT @ vectors)
+
+
+def from_basis(weight: Tensor, row_scale: Tensor | None, start: Tensor, gram: GramOperator, energy: Tensor) -> Subspace:
+    """Improve `start` step by step, until the estimated error is small enough or no step can make it so.
+
+    On a GPU all steps are taken, because the host would have to wait to look at the error.
+
+    Args:
+        weight: W, shape (batch, rows, columns).
+        row_scale: α, shape (batch, rows), or None.
+        start: B, orthonormal, shape (batch, s, rank).
+        gram: The Gram matrix of diag(α)·W, to multiply by.
+        energy: ‖diag(α)·W‖²_F, shape (batch,).
+    """
+    wide = is_wide(weight)
+    scale = row_scale if wide else None  # rows of the Gram matrix that are scaled around its product, if any
+    moved, scaled_start = start, scaled_rows(start, scale)
+    error = previous = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
+    for step in range(WARM_STEPS):
+        product = gram(scaled_rows(moved, scale) if step else scaled_start)  # diag(α)⁻¹·G·A
+        inner = scaled_start.mT @ product  # T = Bᵀ·G·A
+        inverted, _ = torch.linalg.inv_ex(inner)
+        undone = product @ inverted
+        before, moved = moved, scaled_rows(undone, scale)
+        values = inner.diagonal(dim1=-2, dim2=-1)
+        change = torch.linalg.vector_norm(moved - before, dim=-2).square() * values
+        previous, error = error, (change.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()  # of the A before this step
+        # What A misses after this step. A step shrinks what vector i misses by λ_{r+1}/λᵢ; λ_{r+1} is at most the energy that
+        # is pruned, E − Σλᵢ, and 1/λᵢ is about T⁻¹ᵢᵢ. Σλᵢ is tr(T), but for the start, which misses some of it still: there
+        # it is tr(Aᵀ·G·B). After two changes their ratio says more. (It grows towards λ_{r+1}/λ_r: hence the root.)
+        kept = values.sum(-1) if step else (scaled_rows(moved, scale) * product).sum((-2, -1))
+        pruned = (energy - kept).clamp(min=0) + 3e-7 * energy  # what float32 sums are right to
+        shrunk = change * inverted.diagonal(dim1=-2, dim2=-1).square()
+        remaining = pruned * (shrunk.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()
+        ratio = error / previous
+        if step:
+            remaining = torch.minimum(remaining, error * ratio.sqrt())
+        if not weight.is_cuda:
+            hopeless = error * ratio ** (WARM_STEPS - 1 - step) > WARM_TOLERANCE
+            if bool((remaining <= WARM_TOLERANCE).all()) or (step and bool(hopeless.any())):
+                break
+    factor, failed = torch.linalg.cholesky_ex(moved.mT @ moved)
+    undone = torch.linalg.solve_triangular(factor.mT, undone, upper=True, left=False)
+    basis = scaled_rows(undone, scale)
+    return Subspace(
+        wide=wide,
+        left=undone,
+        right=scaled_rows(basis, scale) if wide else basis,
+        complement=False,
+        basis=basis,
+        largest=values.amax(-1).clamp(min=0).sqrt(),
+        error=torch.where((failed == 0) & remaining.isfinite(), remaining, torch.inf),
+        solver="warm",
+    )
