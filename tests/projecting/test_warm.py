@@ -132,6 +132,24 @@ def test_nothing_changes_if_no_solver_converges(monkeypatch: pytest.MonkeyPatch)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_where_one_solver_fails_the_next_one_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Gram matrix's eigenvectors do not converge: the weights are those of the singular value decomposition."""
+    models = [stacked_network(), stacked_network()]
+    plan = lrpet.plan(models[0], torch.zeros(1, 8, 8, 8), keep=0.34)
+    lrpet.Projector(models[0], plan, every=1, solver="svd").project()
+    solve = leading
+
+    def failing(stack: Tensor, rank: int, **options: Any) -> Any:
+        if options["solver"] != "svd":
+            raise torch.linalg.LinAlgError  # type: ignore[attr-defined]
+        return solve(stack, rank, **options)
+
+    monkeypatch.setattr("lrpet.projecting.warm.leading", failing)
+    lrpet.Projector(models[1], plan, every=1).project()
+    for name in plan.ranks:
+        assert torch.equal(weight(models[0], name), weight(models[1], name))
+
+
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_fast_float32_products_do_not_reach_the_projection(precision: str) -> None:
     """What a loop allows its own products (TF32, bfloat16) would cost a projection three digits."""

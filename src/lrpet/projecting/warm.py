@@ -45,17 +45,20 @@ class WarmStarts:
         Raises ValueError naming the layers if no solver converges.
         """
         given = list(zip(stacks, scales, energies, strict=True))
-        found = [self._solved(*each, self.solver) for each in given]
-        for i, (stack, scale, energy) in enumerate(given):  # only now is anything read from a GPU
+        first = [self._solved(*each, self.solver) for each in given]
+        found = []
+        for each, subspace in zip(given, first, strict=True):  # only now is anything read from a GPU
+            stack = each[0]
             started = self.solver == "auto" and self._start(stack) is not None
             for solver in ("eigh", "svd"):
-                if bool((found[i].error <= WARM_TOLERANCE).all()):
+                if subspace is not None and bool((subspace.error <= WARM_TOLERANCE).all()):
                     break
-                found[i] = self._solved(stack, scale, energy, solver)
+                subspace = self._solved(*each, solver)
             else:
-                if not bool(found[i].error.isfinite().all()):
+                if subspace is None or not bool(subspace.error.isfinite().all()):
                     raise ValueError(f"no solver converged for {', '.join(stack.names)}: nothing was projected")
-            self._learn(stack, started=started, warm=found[i].solver == "warm")
+            self._learn(stack, started=started, warm=subspace.solver == "warm")
+            found.append(subspace)
         return found
 
     def remember(self, stacks: list[Stack], found: list[Subspace]) -> None:
@@ -74,24 +77,15 @@ class WarmStarts:
         """Of plain values and, under "bases", tensors."""
         return {"waits": {name: list(wait) for name, wait in self.waits.items()}, "bases": dict(self.bases)}
 
-    def _solved(self, stack: Stack, scale: Tensor | None, energy: Tensor, solver: Solver) -> Subspace:
+    def _solved(self, stack: Stack, scale: Tensor | None, energy: Tensor, solver: Solver) -> Subspace | None:
+        """Find the subspace of a stack, or return None if the solver does not converge."""
         matrices = stack.matrices()
         weight = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
         start = self._start(stack)
         try:
             return leading(weight, stack.rank, row_scale=scale, start=start, solver=solver, energy=energy)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            failed = weight.new_full((len(weight),), torch.inf)
-            return Subspace(
-                wide=True,
-                left=weight,
-                right=weight,
-                complement=False,
-                basis=weight,
-                largest=failed,
-                error=failed,
-                solver=solver,
-            )
+            return None
 
     def _start(self, stack: Stack) -> Tensor | None:
         """The basis for a warm start, if all layers have one and it is worth trying."""
