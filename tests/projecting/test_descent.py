@@ -52,8 +52,8 @@ def test_ranks_fall_from_full_to_planned(
 ) -> None:
     end = min(1.0, start + length)
     planned = data.draw(st.integers(1, full))
-    descent = lrpet.Descent(total, start=start, end=end, shape=shape)
-    ranks = [descent.rank(full, planned, step) for step in range(total + 1)]
+    descent = lrpet.Descent(start=start, end=end, shape=shape)
+    ranks = [descent.rank(full, planned, step / total) for step in range(total + 1)]
     assert ranks == sorted(ranks, reverse=True)
     assert ranks[0] == full
     assert all(rank == full for step, rank in enumerate(ranks) if step <= start * total)
@@ -62,37 +62,34 @@ def test_ranks_fall_from_full_to_planned(
 
 
 def test_the_shapes_by_hand() -> None:
-    steps = (0, 25, 50, 100)
-    assert [lrpet.Descent(100, end=1.0, shape="linear").rank(20, 4, step) for step in steps] == [20, 16, 12, 4]
-    assert [lrpet.Descent(100, end=1.0).rank(20, 4, step) for step in steps] == [20, 11, 6, 4]
-    assert [lrpet.Descent(100, end=1.0, shape="step").rank(20, 4, step) for step in (0, 24, 25, 74, 100)] == [
-        20,
-        20,
-        16,
-        12,
-        4,
-    ]
+    done = (0.0, 0.25, 0.5, 1.0, 1.5)
+    linear, cubic, step = (lrpet.Descent(end=1.0, shape=shape) for shape in ("linear", "cubic", "step"))
+    assert [linear.rank(20, 4, fraction) for fraction in done] == [20, 16, 12, 4, 4]
+    assert [cubic.rank(20, 4, fraction) for fraction in done] == [20, 11, 6, 4, 4]
+    assert [step.rank(20, 4, fraction) for fraction in (0.0, 0.24, 0.25, 0.74, 1.0)] == [20, 20, 16, 12, 4]
+    assert cubic.progress(0.5) == 0.875
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"total_steps": 0}, "total_steps=0"),
-        ({"start": 0.7}, "start=0.7 must be at least 0 and below end=0.6"),
+        ({"start": 0.7}, "start=0.7 and end=0.6: give fractions of the training with 0 <= start < end <= 1"),
+        ({"start": -0.1}, "start=-0.1"),
         ({"end": 1.1}, "end=1.1"),
-        ({"shape": "square"}, "shape='square' must be one of cubic, linear, step"),
+        ({"shape": "square"}, "shape='square': give one of cubic, linear, step"),
     ],
 )
 def test_a_bad_descent_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        lrpet.Descent(**{"total_steps": 100, **options})
+        lrpet.Descent(**options)
 
 
 def test_weights_follow_the_ranks_down() -> None:
     model = network()
+    descent = lrpet.Descent(end=0.5, shape="linear")
     plan = lrpet.plan(model, X[:1], keep=0.25)
     assert plan.ranks == {"0": 3, "3": 3}
-    projector = lrpet.Projector(model, plan, every=2, ranks=lrpet.Descent(20, end=0.5, shape="linear"))
+    projector = lrpet.Projector(model, plan, every=2, start=0, total_steps=20, descent=descent)
     seen = train(model, projector, 20)
     assert [ranks["3"] for ranks in seen] == [10, 8, 7, 5, 3, 3, 3, 3, 3, 3]
     assert rank_of(model.get_submodule("3").weight) == 3
@@ -102,8 +99,9 @@ def test_weights_follow_the_ranks_down() -> None:
 
 def test_a_moving_average_is_projected_to_the_ranks_of_the_moment() -> None:
     model = network()
+    descent = lrpet.Descent(end=0.5, shape="linear")
     plan = lrpet.plan(model, X[:1], keep=0.25)
-    projector = lrpet.Projector(model, plan, every=2, ranks=lrpet.Descent(20, end=0.5, shape="linear"))
+    projector = lrpet.Projector(model, plan, every=2, start=0, total_steps=20, descent=descent)
     train(model, projector, 4)
     assert rank_of(projector.projected_copy(network(1)).get_submodule("3").weight) == 8
     train(model, projector, 16)
@@ -114,7 +112,7 @@ def falling(model: nn.Module) -> lrpet.Projector:
     def plan() -> lrpet.Plan:
         return lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
 
-    return lrpet.Projector(model, plan, every=2, ranks=lrpet.Descent(16, end=0.75))
+    return lrpet.Projector(model, plan, every=2, start=0, total_steps=16, descent=lrpet.Descent(end=0.75))
 
 
 def test_ranks_are_allocated_anew_until_they_are_frozen() -> None:
@@ -136,7 +134,7 @@ def test_ranks_are_allocated_anew_until_they_are_frozen() -> None:
         assert rank_of(module.weight) <= frozen.ranks[name]
 
 
-@pytest.mark.parametrize("descent", [None, lrpet.Descent(21, end=0.5)])
+@pytest.mark.parametrize("descent", [None, lrpet.Descent(end=0.5)])
 def test_a_plan_is_made_at_the_first_projection(descent: lrpet.Descent | None) -> None:
     model, made = network(), []
 
@@ -145,7 +143,7 @@ def test_a_plan_is_made_at_the_first_projection(descent: lrpet.Descent | None) -
         return made[-1]
 
     def projector() -> lrpet.Projector:
-        return lrpet.Projector(model, plan, every=2, start=11, ranks=descent)
+        return lrpet.Projector(model, plan, every=2, start=11, total_steps=21, descent=descent)
 
     first = projector()
     early = copy.deepcopy(first.state_dict())

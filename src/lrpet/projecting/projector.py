@@ -15,6 +15,7 @@ from lrpet.planning.plan import Plan
 from lrpet.projecting.descent import Descent
 from lrpet.projecting.projection import Projection, project
 from lrpet.projecting.report import Report
+from lrpet.projecting.schedule import Shrinking
 from lrpet.projecting.solvers import Solver
 from lrpet.projecting.stack import Stack, members, stacked
 from lrpet.projecting.subspace import Subspace
@@ -30,14 +31,16 @@ class Projector:
         model: The full-size network being trained (the module itself, not a wrapper around it).
         plan: From `lrpet.plan`; or a function that makes it, `lambda: lrpet.plan(model, example, macs=0.45,
             allocate="energy")`, called at the first projection so that ranks are allocated by weights that are trained. With
-            falling `ranks` it is called at every projection until they have come down to the plan's.
-        every: Project every so many steps; or a schedule: `(step) -> bool`, told the number of the step just taken (from 1).
+            a `descent` it is called at every projection until the ranks have come down to the plan's.
+        total_steps: Length of the training in steps, which `lrpet.Shrinking` and `lrpet.Descent` need.
+        every: Project every so many steps; or by `lrpet.Shrinking`, or any schedule `(step) -> bool`, told the number of the
+            step just taken (from 1).
         start: Project at no step before this one. Half of the training, with every=5, did best on CIFAR-10 (RESULTS.md).
         energy_transfer: Hand the energy of the pruned singular values to the kept ones.
         rectify: Fold each layer's batch norm in, where the plan has one.
         tail_scale: ρ in [0, 1): multiply the pruned singular values by this instead of 0.
-        ranks: Ranks that fall to the plan's while training, see `lrpet.Descent`; else they are the plan's at once.
-        solver: How leading subspaces are found, see `lrpet.projecting.subspace`: "auto" starts from the last projection's
+        descent: Ranks that fall to the plan's while training, see `lrpet.Descent`; else they are the plan's at once.
+        solver: How leading subspaces are found, see `lrpet.projecting.solvers`: "auto" starts from the last projection's
             where it can; "eigh" and "svd" always start afresh.
         basis_memory: Bytes that the bases kept for "auto" may take; all of them if None. See `basis_bytes`.
 
@@ -50,15 +53,20 @@ class Projector:
         model: nn.Module,
         plan: Plan | Callable[[], Plan],
         *,
-        every: int | Callable[[int], bool],
+        total_steps: int | None = None,
+        every: int | Shrinking | Callable[[int], bool],
         start: int = 0,
         energy_transfer: bool = True,
         rectify: bool = True,
         tail_scale: float = 0.0,
-        ranks: Descent | None = None,
+        descent: Descent | None = None,
         solver: Solver = "auto",
         basis_memory: int | None = None,
     ) -> None:
+        if total_steps is None and (isinstance(every, Shrinking) or descent is not None):
+            raise ValueError("lrpet.Shrinking and lrpet.Descent are fractions of a training: give its total_steps")
+        if isinstance(every, Shrinking) and total_steps is not None:
+            every = every.bound(total_steps)
         if not callable(every) and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
             raise ValueError(f"every={every!r} must be a number of steps, at least 1, or a schedule (step) -> bool")
         if not isinstance(start, int) or isinstance(start, bool) or start < 0:
@@ -74,7 +82,8 @@ class Projector:
         self.energy_transfer = energy_transfer
         self.rectify = rectify
         self.tail_scale = tail_scale
-        self.descent = ranks
+        self.descent = descent
+        self.total_steps = total_steps
         self.steps = 0
         """Optimizer steps seen so far."""
         self.seconds = 0.0
@@ -210,12 +219,12 @@ class Projector:
     def _adopt(self, plan: Plan) -> None:
         """Let this plan be in force, at the ranks of the moment. Raises ValueError if it is another network's."""
         plan.modules(self._model)
-        moving = self.descent
+        descent, done = self.descent, self.steps / (self.total_steps or 1)
         full = {layer.name: layer.shape.full_rank for layer in plan.layers if layer.name in plan.ranks}
         self._set_ranks(
             plan,
             {
-                name: rank if moving is None else moving.rank(full[name], rank, self.steps)
+                name: rank if descent is None else descent.rank(full[name], rank, done)
                 for name, rank in plan.ranks.items()
             },
         )

@@ -13,31 +13,53 @@ from lrpet.projecting.projection import Projection
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer's projection. Energies are those of the folded matrix where the layer is rectified."""
+    """What one projection did to one layer; if the layer is rectified, energies are those of the folded matrix.
+
+    Energies are sums over the layer's groups.
+    """
 
     rank: int
+    """The rank that every group was projected to."""
     energy: float
-    """Sum of squared singular values before."""
+    """The sum of squared singular values before, E of (E1) in `lrpet.projecting.projection`."""
     energy_after: float
+    """The sum of squared singular values of the new weight."""
     pruned: float
-    """Fraction of the energy that lay in the pruned singular values, before; in [0, 1]."""
+    """The fraction of the energy that lay in the pruned singular values before, in [0, 1]."""
     dead: bool
-    """Whether the layer was left alone because its largest singular value is below 1e-4; in every group."""
+    """Whether the layer was left alone because the largest singular value of every group is below 1e-4."""
 
 
 class Report:
-    """What one projection did. Values are read from the device only when `layers` is first looked at."""
+    """What one projection did; values are read from the device only when they are first looked at.
+
+    Args:
+        step: Number of optimizer steps before it.
+        ranks: {layer name: rank it was projected to}, in the plan's order.
+        projections: For every stack of layers that was projected together: the layers' names and the projected stack, with
+            the groups of the first layer first.
+    """
 
     def __init__(
         self, step: int, ranks: Mapping[str, int], projections: Sequence[tuple[tuple[str, ...], Projection]]
     ) -> None:
         self.step = step
+        """Number of optimizer steps before the projection."""
         self._ranks = ranks
         self._values = [
-            (names, torch.stack([_of_layers(names, each) for each in (p.energy, p.energy_after, p.kept)]), p.dead)
+            (names, torch.stack([_by_layer(names, each) for each in (p.energy, p.energy_after, p.kept)]), p.dead)
             for names, p in projections
         ]
         self._layers: dict[str, LayerReport] | None = None
+
+    def __repr__(self) -> str:
+        layers, dead = len(self.layers), len(self.dead)
+        parts = [
+            f"step={self.step}",
+            f"{layers} layer{'' if layers == 1 else 's'}",
+            f"pruned {100 * self.pruned:.1f} %",
+        ]
+        return f"Report({', '.join([*parts, f'{dead} dead'] if dead else parts)})"
 
     @property
     def layers(self) -> dict[str, LayerReport]:
@@ -59,8 +81,15 @@ class Report:
 
     @property
     def pruned(self) -> float:
-        """Mean over the layers of the fraction of energy that was pruned."""
+        """Mean over the layers of the fraction of energy that was pruned, in [0, 1]; 0 without layers."""
         return sum(layer.pruned for layer in self.layers.values()) / max(1, len(self.layers))
+
+    @property
+    def worst(self) -> tuple[str, float] | None:
+        """Name of the layer of which most was pruned, and the fraction of its energy; None if no layer is alive."""
+        alive = ((layer.pruned, name) for name, layer in self.layers.items() if not layer.dead)
+        pruned, name = max(alive, key=lambda pair: pair[0], default=(0.0, None))
+        return None if name is None else (name, pruned)
 
     @property
     def dead(self) -> list[str]:
@@ -68,6 +97,6 @@ class Report:
         return [name for name, layer in self.layers.items() if layer.dead]
 
 
-def _of_layers(names: tuple[str, ...], energies: Tensor) -> Tensor:
-    """Summed over the groups of each layer, shape (layers,)."""
+def _by_layer(names: tuple[str, ...], energies: Tensor) -> Tensor:
+    """Sum the energies of each layer's groups, shape (layers,)."""
     return energies.view(len(names), -1).sum(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -190,7 +190,7 @@ class Config(BaseModel):
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be fewer than epochs={self.epochs}")
         return self
 
-    def projection_schedule(self, steps_per_epoch: int) -> int | Callable[[int], bool]:
+    def projection_schedule(self, steps_per_epoch: int) -> int | Shrinking:
         """When to project, as `lrpet.Projector` takes it."""
         total, last, start = self.epochs * steps_per_epoch, self.every_last, self.shrink_from
         if isinstance(self.every, float):
@@ -200,7 +200,7 @@ class Config(BaseModel):
             first = steps_per_epoch if self.every == "epoch" else self.every
         if last is None:
             return first
-        return Shrinking(total, first=first, last=min(last, first), start=0.5 if start is None else start)
+        return Shrinking(first=first, last=min(last, first), start=0.5 if start is None else start)
 
     def projection_start(self, steps_per_epoch: int) -> int:
         """The first step at which to project, as `lrpet.Projector` takes it."""

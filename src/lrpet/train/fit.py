@@ -82,12 +82,13 @@ def _fit(
     projector = lrpet.Projector(
         network,
         plan_in_training(config, network, task, plan, accelerator),
+        total_steps=config.epochs * len(steps),
         every=config.projection_schedule(len(steps)),
         start=config.projection_start(len(steps)),
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
-        ranks=descent(config, len(steps)),
+        descent=descent(config),
         solver=config.solver,
     )
     augment = Augment(config, len(task.dataset.classes))

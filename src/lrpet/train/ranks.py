@@ -17,11 +17,11 @@ from lrpet.train.task import Task, chosen, make_plan
 SENSITIVITY_BATCHES = 32
 
 
-def descent(config: Config, steps_per_epoch: int) -> lrpet.Descent | None:
+def descent(config: Config) -> lrpet.Descent | None:
     """What the config says of falling ranks, for `lrpet.Projector`; None if it says nothing."""
     if config.descent is None:
         return None
-    return lrpet.Descent(config.epochs * steps_per_epoch, end=config.descent, shape=config.descent_shape)
+    return lrpet.Descent(end=config.descent, shape=config.descent_shape)
 
 
 def plan_in_training(
