@@ -24,7 +24,7 @@ def rank_of(weight: Any) -> int:
 
 
 def train(model: nn.Module, projector: lrpet.Projector, steps: int) -> list[dict[str, int]]:
-    """The ranks of each projection."""
+    """Train for some steps and return the ranks of each projection."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     seen = []
     for _ in range(steps):

@@ -19,7 +19,7 @@ starts = st.floats(0, 1, exclude_max=True)
 
 
 def by_definition(total: int, first: int, last: int, start: float) -> list[int]:
-    """The steps that project: the formula, one step after another."""
+    """Compute the steps that project: the formula, one step after another."""
     due: list[int] = []
     step = 0
     while True:

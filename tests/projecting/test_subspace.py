@@ -10,7 +10,7 @@ from lrpet.projecting.solvers import Solver, leading
 
 
 def with_spectrum(rows: int, columns: int, values: Tensor, *, seed: int = 0) -> Tensor:
-    """A matrix with these singular values and random singular vectors, float64."""
+    """Make a matrix with these singular values and random singular vectors, float64."""
     generator = torch.Generator().manual_seed(seed)
     size = min(rows, columns)
     left = torch.linalg.qr(torch.randn(rows, size, generator=generator, dtype=torch.float64)).Q
@@ -51,6 +51,32 @@ def test_cold_solvers_are_right(shape: tuple[int, int], solver: Solver, rectifie
     torch.testing.assert_close(found.basis[0].mT @ found.basis[0], torch.eye(rank), atol=1e-5, rtol=0)
     largest = torch.linalg.svdvals(matrix if scale is None else scale[:, None] * matrix)[0]
     torch.testing.assert_close(found.largest[0], largest, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("rank", [7, 20])
+@pytest.mark.parametrize("pruned", [0.0, 0.3])
+def test_however_it_is_arranged_the_sum_is_that_of_its_definition(
+    shape: tuple[int, int], rectified: bool, rank: int, pruned: float
+) -> None:
+    """g·P + ρ·(W − P) from the subspace and from its complement, with a tail and without, into the memory of W or not."""
+    generator = torch.Generator().manual_seed(1)
+    stack = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
+    scale = 0.1 + torch.rand(3, shape[0], generator=generator, dtype=torch.float64) if rectified else None
+    gain = torch.tensor([1.0, 1.5, 2.0], dtype=torch.float64)
+    found = leading(stack, rank, row_scale=scale, solver="eigh")
+    assert found.complement == (rank == 20 and not (rectified and found.wide))
+    folded = stack if scale is None else scale[..., None] * stack
+    best_folded = torch.stack([best(each, rank) for each in folded])
+    kept = best_folded if scale is None else best_folded / scale[..., None]
+    coordinates = found.coordinates(stack)
+    expected = gain[:, None, None] * kept + pruned * (stack - kept)
+    for out in (None, stack.clone()):
+        got = found.rescaled(stack if out is None else out, coordinates, kept=gain, pruned=pruned, out=out)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    energy = folded.square().sum((-2, -1))
+    torch.testing.assert_close(found.kept_energy(coordinates, energy, scale), best_folded.square().sum((-2, -1)))
 
 
 HARD = {
@@ -109,7 +135,7 @@ def test_a_batch_is_as_each_alone(shape: tuple[int, int], rectified: bool) -> No
 
 
 def low_rank_and_moved(shape: tuple[int, int], rank: int, scale: Tensor | None, *, by: float) -> tuple[Tensor, Tensor]:
-    """A stack of one matrix that was projected and then trained on, and the basis from when it was projected."""
+    """Make a stack of one matrix that was projected and then trained on, and the basis from when it was projected."""
     values = torch.cat([torch.logspace(0, -1, rank), torch.zeros(min(shape) - rank)]).double()
     matrix = with_spectrum(*shape, values, seed=4).float()[None]
     if scale is not None:

@@ -1,1 +1,1 @@
-"""The algorithm, and when and on what it runs."""
+"""The algorithm: its equations, the solvers behind them, and when and on which layers it runs."""

@@ -7,15 +7,14 @@ the tail scaled by ρ (0 for plain truncation):
     (E2)  projection        P = W·V_r·V_rᵀ,  the nearest matrix of rank r (Eckart and Young)
     (E3)  gain              g = √((E − ρ²·E_tail) / E_r),  or 1 without energy transfer
     (E4)  energy transfer   W ← g·P + ρ·(W − P),  which leaves ‖W‖_F unchanged
-    (E5)  rectification     V_r, E, E_r and E_tail are those of M = diag(α)·W;  αᵢ = γᵢ/√(varᵢ + ε) of the batch norm behind
+    (E5)  rectification     V_r, E, E_r and E_tail are those of M = diag(α)·W;  αᵢ = γᵢ/√(varᵢ + ε) of the next batch norm
 
 The labels are lrpet's own; the names are the paper's: "low-rank projection", "energy transfer", "BN rectification".
 
-On (E5): what inference computes with is M, so that M's best approximation of rank r is wanted, in terms of W. It is
+On (E5): at inference the batch norm folds into W, so the best approximation of M is wanted. It is
 M·V_r·V_rᵀ = diag(α)·(W·V_r·V_rᵀ): projecting the rows of W onto the V_r of M undoes the scaling exactly. This holds for every
 α, zero and negative ones included, and nothing is divided. The paper projects M and multiplies row i by αᵢ/(αᵢ² + 1e-5)
-instead. Both agree where α² ≫ 1e-5. (E5) also leaves a matrix that has rank r already as it is, if at least r of the αᵢ are
-not zero.
+instead. Both agree where α² ≫ 1e-5. (E5) also leaves a matrix of rank r as it is, if at least r of the αᵢ are not zero.
 
 Source: Guo, Lin, Chen, Xing, Liu, Xu: Compact Model Training by Low-Rank Projection with Energy Transfer,
 IEEE TNNLS 2024, arXiv 2204.05566.
@@ -86,7 +85,7 @@ def project(
         row_scale: α of (E5), shape (rows,) or (batch, rows). Without it nothing is rectified.
         energy_transfer: Whether the kept singular values take the pruned energy over; else g is 1.
         tail_scale: ρ in [0, 1], the factor of the pruned singular values. Above 0 the result has a higher rank than `rank`.
-        subspace: What `lrpet.projecting.solvers.leading` found for the stack, if it was asked already.
+        subspace: What `lrpet.projecting.solvers.leading` found for the stack, if it was called already.
         energy: E of (E1), shape (batch,), if it is known already.
         out: Where the result of a stack may be written, to save a copy; it need not be. `matrix` itself will do.
 

@@ -14,8 +14,9 @@ from lrpet.projecting.matrices import energies
 class Subspace:
     """The leading singular subspaces of a stack of folded matrices M = diag(α)·W, as `lrpet.projecting.solvers` find them.
 
-    For wide matrices (rows ≤ columns) the subspace is one of columns, for tall matrices one of rows: it lies on the smaller
-    side, of size s. Without rectification α is 1 and M is W. Projections are of W itself, so that α need not be undone.
+    The leading left singular vectors span it for wide matrices (rows ≤ columns), the leading right ones for tall matrices.
+    These vectors have s = min(rows, columns) entries. Without rectification α is 1 and M is W. Projections are of W itself,
+    so that α need not be undone.
     """
 
     wide: bool
@@ -36,16 +37,22 @@ class Subspace:
     """Which solver found it: "svd", "eigh" or "warm"."""
 
     def coordinates(self, weight: Tensor) -> Tensor:
-        """Compute the coordinates of W, shape (batch, rank, columns) for wide matrices, (batch, rows, rank) for tall ones.
+        """Compute the coordinates of W in the subspace, or in its complement where that is held instead.
 
-        They are those of P; of W − P if the subspace is held as its complement.
+        The shape is (batch, rank, columns) for wide matrices and (batch, rows, rank) for tall ones, with s − rank in place of
+        rank for a complement.
         """
         return self.right.mT @ weight if self.wide else weight @ self.left
 
     def kept_energy(self, coordinates: Tensor, energy: Tensor, row_scale: Tensor | None) -> Tensor:
-        """Compute E_r, shape (batch,): the energy of M in the kept subspace, from W's `coordinates` and E of (E1).
+        """Compute E_r of (E1), shape (batch,): the energy of M in the kept subspace.
 
-        B is orthonormal, so that the energy is ‖Bᵀ·M‖²_F of a wide matrix and ‖M·B‖²_F of a tall one.
+        B is orthonormal, so that E_r is ‖Bᵀ·M‖²_F for a wide matrix and ‖M·B‖²_F for a tall one.
+
+        Args:
+            coordinates: What `coordinates` gives for W.
+            energy: E of (E1), shape (batch,).
+            row_scale: α, shape (batch, rows), or None.
         """
         inside = energies(coordinates, None if self.wide else row_scale)
         return energy - inside if self.complement else inside

@@ -65,21 +65,21 @@ def from_basis(weight: Tensor, row_scale: Tensor | None, start: Tensor, gram: Gr
     """
     wide = is_wide(weight)
     scale = row_scale if wide else None  # rows of the Gram matrix that are scaled around its product, if any
-    moved, scaled_start = start, scaled_rows(start, scale)
+    iterate, scaled_start = start, scaled_rows(start, scale)  # A and diag(α)·B
     error = previous = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
     for step in range(WARM_STEPS):
-        product = gram(scaled_rows(moved, scale) if step else scaled_start)  # diag(α)⁻¹·G·A
+        product = gram(scaled_rows(iterate, scale) if step else scaled_start)  # diag(α)⁻¹·G·A
         inner = scaled_start.mT @ product  # T = Bᵀ·G·A
         inverted, _ = torch.linalg.inv_ex(inner)
-        undone = product @ inverted
-        before, moved = moved, scaled_rows(undone, scale)
+        unscaled = product @ inverted
+        before, iterate = iterate, scaled_rows(unscaled, scale)
         values = inner.diagonal(dim1=-2, dim2=-1)
-        change = torch.linalg.vector_norm(moved - before, dim=-2).square() * values
+        change = torch.linalg.vector_norm(iterate - before, dim=-2).square() * values
         previous, error = error, (change.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()  # of the A before this step
         # What A misses after this step. A step shrinks what vector i misses by λ_{r+1}/λᵢ; λ_{r+1} is at most the energy that
         # is pruned, E − Σλᵢ, and 1/λᵢ is about T⁻¹ᵢᵢ. Σλᵢ is tr(T), but for the start, which misses some of it still: there
         # it is tr(Aᵀ·G·B). After two changes their ratio says more. (It grows towards λ_{r+1}/λ_r: hence the root.)
-        kept = values.sum(-1) if step else (scaled_rows(moved, scale) * product).sum((-2, -1))
+        kept = values.sum(-1) if step else (scaled_rows(iterate, scale) * product).sum((-2, -1))
         pruned = (energy - kept).clamp(min=0) + 3e-7 * energy  # what float32 sums are right to
         shrunk = change * inverted.diagonal(dim1=-2, dim2=-1).square()
         remaining = pruned * (shrunk.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()
@@ -90,12 +90,12 @@ def from_basis(weight: Tensor, row_scale: Tensor | None, start: Tensor, gram: Gr
             hopeless = error * ratio ** (WARM_STEPS - 1 - step) > WARM_TOLERANCE
             if bool((remaining <= WARM_TOLERANCE).all()) or (step and bool(hopeless.any())):
                 break
-    factor, failed = torch.linalg.cholesky_ex(moved.mT @ moved)
-    undone = torch.linalg.solve_triangular(factor.mT, undone, upper=True, left=False)
-    basis = scaled_rows(undone, scale)
+    factor, failed = torch.linalg.cholesky_ex(iterate.mT @ iterate)
+    unscaled = torch.linalg.solve_triangular(factor.mT, unscaled, upper=True, left=False)
+    basis = scaled_rows(unscaled, scale)
     return Subspace(
         wide=wide,
-        left=undone,
+        left=unscaled,
         right=scaled_rows(basis, scale) if wide else basis,
         complement=False,
         basis=basis,

@@ -15,13 +15,13 @@ def from_svd(weight: Tensor, rank: int, row_scale: Tensor | None) -> Subspace:
     left, values, right = torch.linalg.svd(folded.double(), full_matrices=False)
     wide = is_wide(weight)
     basis = (left[..., :rank] if wide else right[..., :rank, :].mT).to(weight.dtype)
-    undone = basis
+    unscaled = basis
     if wide and row_scale is not None:  # diag(α)⁻¹·U_r = W·V_r·Σ_r⁻¹, without dividing by α
         inverted = inverse_or_zero(values[..., :rank], values[..., :1])
-        undone = ((weight.double() @ right[..., :rank, :].mT) * inverted[..., None, :]).to(weight.dtype)
+        unscaled = ((weight.double() @ right[..., :rank, :].mT) * inverted[..., None, :]).to(weight.dtype)
     return Subspace(
         wide=wide,
-        left=undone,
+        left=unscaled,
         right=scaled_rows(basis, row_scale) if wide else basis,
         complement=False,
         basis=basis,
