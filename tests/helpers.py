@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrpet.layers.factors import Factors
+from lrpet.layers.factors import FactorPair
 from lrpet.planning.plan import LayerPlan, Plan
 
 
@@ -76,7 +76,7 @@ def weight(model: nn.Module, name: str) -> Tensor:
 def factors(compact: nn.Module, name: str) -> list[Any]:
     """The two that a layer became."""
     pair = compact.get_submodule(name)
-    assert isinstance(pair, Factors)
+    assert isinstance(pair, FactorPair)
     return list(pair)
 
 

@@ -19,7 +19,7 @@ assert lrpet.__file__.startswith(sys.argv[1]), lrpet.__file__
 model = models.create("resnet20")
 x = torch.randn(1, 3, 32, 32)
 plan = lrpet.plan(model, x, macs=0.5)
-lrpet.Projector(model, plan, every=1).step()
+lrpet.Projector(model, plan, start=0, every=1).step()
 compact = lrpet.factorize(model, plan).eval()
 lrpet.save(compact, sys.argv[1] + "/compact")
 assert torch.equal(lrpet.load(sys.argv[1] + "/compact")(x), compact(x))

@@ -3,24 +3,52 @@
 In a training loop of your own:
 
     plan = lrpet.plan(model, example_inputs, macs=0.45)
-    projector = lrpet.Projector(model, plan, every=5, start=total_steps // 2)
+    projector = lrpet.Projector(model, plan, total_steps=total_steps)
     ...
     loss.backward(); optimizer.step(); projector.step()
     ...
-    compact = lrpet.factorize(model, plan)
+    compact = projector.finish()
     lrpet.save(compact, "compact/")
 """
 
-from lrpet.compact.factorize import factorize
-from lrpet.compact.files import load, read_metadata, save
-from lrpet.latency.table import LatencyTable
-from lrpet.planning.plan import LayerPlan, Plan
-from lrpet.planning.planner import plan
-from lrpet.planning.sensitivity import sensitivity
-from lrpet.projecting.descent import Descent
-from lrpet.projecting.projector import Projector
-from lrpet.projecting.report import LayerReport, Report
-from lrpet.projecting.schedule import Shrinking
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrpet import export, integrations, models
+    from lrpet.compact.compress import compress
+    from lrpet.compact.factorize import factorize
+    from lrpet.compact.files import load, read_metadata, save
+    from lrpet.latency.table import LatencyTable
+    from lrpet.planning.plan import LayerPlan, Plan
+    from lrpet.planning.planner import plan
+    from lrpet.planning.sensitivity import sensitivity
+    from lrpet.projecting.descent import Descent
+    from lrpet.projecting.projector import Projector
+    from lrpet.projecting.report import LayerReport, Report
+    from lrpet.projecting.schedule import Shrinking
+
+#: {public name: the module that holds it}. Each is imported when it is first asked for, so that nothing else is.
+_HOMES = {
+    "Descent": "lrpet.projecting.descent",
+    "LatencyTable": "lrpet.latency.table",
+    "LayerPlan": "lrpet.planning.plan",
+    "LayerReport": "lrpet.projecting.report",
+    "Plan": "lrpet.planning.plan",
+    "Projector": "lrpet.projecting.projector",
+    "Report": "lrpet.projecting.report",
+    "Shrinking": "lrpet.projecting.schedule",
+    "compress": "lrpet.compact.compress",
+    "factorize": "lrpet.compact.factorize",
+    "load": "lrpet.compact.files",
+    "plan": "lrpet.planning.planner",
+    "read_metadata": "lrpet.compact.files",
+    "save": "lrpet.compact.files",
+    "sensitivity": "lrpet.planning.sensitivity",
+}
+_ROOMS = ("export", "integrations", "models")
 
 __all__ = [
     "Descent",
@@ -31,10 +59,29 @@ __all__ = [
     "Projector",
     "Report",
     "Shrinking",
+    "compress",
+    "export",
     "factorize",
+    "integrations",
     "load",
+    "models",
     "plan",
     "read_metadata",
     "save",
     "sensitivity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"lrpet.{name}")
+    else:
+        raise AttributeError(f"module 'lrpet' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,7 +16,7 @@ from helpers import images, matrix_macs, matrix_params, realistic_
 from torch import Tensor, nn
 
 import lrpet
-from lrpet.layers.factors import Factors
+from lrpet.layers.factors import FactorPair
 from lrpet.models.factory import create
 
 
@@ -44,19 +44,20 @@ def test_the_compact_network_is_the_projected_one(make: Callable[[], nn.Module],
     plan = lrpet.plan(model, x[:1], macs=0.45)
     with torch.no_grad():
         dense = model(x)
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     compact = lrpet.factorize(model, plan)
 
     with torch.no_grad():
         expected = model(x)
         assert (compact(x) - expected).abs().max() < 1e-4 * expected.abs().max()
         assert (dense - expected).abs().max() > 1e-2 * expected.abs().max()  # the projection did something
-    assert matrix_params(compact) == plan.params
-    assert matrix_macs(compact, x[:1]) == plan.macs
-    assert matrix_params(model) == plan.params_dense
+    assert matrix_params(compact) == plan.layer_params
+    assert matrix_macs(compact, x[:1]) == plan.layer_macs
+    assert matrix_params(model) == plan.layer_params_dense
+    assert sum(parameter.numel() for parameter in compact.parameters()) == plan.params
     for name, rank in plan.ranks.items():
         pair = compact.get_submodule(name)
-        assert isinstance(pair, Factors)
+        assert isinstance(pair, FactorPair)
         assert [type(factor) in (nn.Conv2d, nn.Linear) for factor in pair] == [True, True]
         first, second = (parameter for name, parameter in pair.named_parameters() if name.endswith("weight"))
         assert first.shape[0] == second.shape[1] == rank
@@ -65,7 +66,7 @@ def test_the_compact_network_is_the_projected_one(make: Callable[[], nn.Module],
 def projected(model: nn.Module, x: Any, rank: int) -> tuple[nn.Module, lrpet.Plan]:
     """`model` with its layer "0" projected, and the plan for that."""
     plan = lrpet.plan(model, x, ranks={"0": rank}, factorize_all=True)
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     return model, plan
 
 
@@ -150,14 +151,14 @@ def model() -> Convolutional:
 def test_a_module_used_twice_stays_one(model: Convolutional) -> None:
     plan = lrpet.plan(model, EXAMPLE, keep=0.25)
     assert plan.ranks == {"stem": 2, "twice": 2}
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     compact = lrpet.factorize(model, plan)
     assert isinstance(compact, Convolutional)
     assert compact.alias is compact.twice
     assert compact.hidden_reference[0] is compact.stem
     assert isinstance(compact.stem, nn.Sequential)
-    assert matrix_params(compact) == plan.params
-    assert matrix_macs(compact, EXAMPLE) == plan.macs
+    assert matrix_params(compact) == plan.layer_params
+    assert matrix_macs(compact, EXAMPLE) == plan.layer_macs
     torch.testing.assert_close(compact.eval()(EXAMPLE), model.eval()(EXAMPLE))
 
 
@@ -226,7 +227,7 @@ def test_a_transformer_encoder_keeps_working() -> None:
     assert list(plan.ranks) == [
         f"layers.{i}.{name}" for i in (0, 1) for name in ("self_attn", "self_attn.out_proj", "linear1", "linear2")
     ]
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     compact = lrpet.factorize(model, plan)
     with torch.no_grad():
         torch.testing.assert_close(compact(x), model(x), rtol=1e-4, atol=1e-4)
@@ -246,14 +247,18 @@ def test_dead_layers_warn_and_are_kept(model: Convolutional) -> None:
         compact = lrpet.factorize(model, plan)
     assert isinstance(compact.get_submodule("stem"), nn.Sequential)
     assert isinstance(compact.get_submodule("twice"), nn.Sequential)
-    assert matrix_params(compact) == plan.params
+    assert matrix_params(compact) == plan.layer_params
     torch.testing.assert_close(compact.eval()(EXAMPLE), model.eval()(EXAMPLE))
 
 
-def test_a_living_network_does_not_warn(model: Convolutional) -> None:
+def test_a_living_projected_network_does_not_warn(model: Convolutional) -> None:
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    with pytest.warns(UserWarning, match=r"cuts energy off the weights of 2 layers, most off \w+ \(\d+\.\d%\)"):
+        lrpet.factorize(model, plan)
+    lrpet.Projector(model, plan, start=0, every=1).project()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        lrpet.factorize(model, lrpet.plan(model, EXAMPLE, keep=0.25))
+        lrpet.factorize(model, plan)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -269,7 +274,7 @@ def test_another_networks_plan_is_refused(model: Convolutional) -> None:
     plan = lrpet.plan(model, EXAMPLE, keep=0.25)
     with pytest.raises(ValueError, match="'stem', which this Linear does not have"):
         lrpet.factorize(nn.Linear(3, 3), plan)
-    with pytest.raises(ValueError, match="'stem', but in this model Factors is not supported"):
+    with pytest.raises(ValueError, match="'stem', but in this model FactorPair is not supported"):
         lrpet.factorize(lrpet.factorize(model, plan), plan)
 
 
@@ -286,7 +291,7 @@ def test_factors_of_large_matrices(rows: int, columns: int, dtype: torch.dtype, 
         layer.weight.copy_(weight)
     plan = lrpet.plan(nn.Sequential(layer), images(1, columns).to(dtype), ranks={"0": 30})
     pair = lrpet.factorize(nn.Sequential(layer), plan).get_submodule("0")
-    assert isinstance(pair, Factors)
+    assert isinstance(pair, FactorPair)
     assert (pair.weight - layer.weight).norm() <= tolerance * layer.weight.norm()
     norms = [torch.linalg.matrix_norm(parameter.double(), 2).item() for parameter in pair.parameters()]
     assert norms == pytest.approx([10, 10], rel=1e-5)

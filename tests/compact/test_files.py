@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import lrpet
 from lrpet.compact import files
 from lrpet.models.factory import create
+from lrpet.models.resnet import ResNet
 
 EXAMPLE = images(2, 3, 32, 32)
 
@@ -48,7 +49,7 @@ def compact_resnet() -> nn.Module:
     torch.manual_seed(0)
     model = realistic_(create("resnet20", num_classes=7), EXAMPLE)
     plan = lrpet.plan(model, EXAMPLE[:1], keep=0.25)
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     return lrpet.factorize(model, plan)
 
 
@@ -183,10 +184,12 @@ def test_the_folder_has_the_usual_permissions(tmp_path: Path) -> None:
 def test_an_existing_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     folder = lrpet.save(compact_tied(), tmp_path / "compact")
     before = contents(folder)
-    with pytest.raises(FileExistsError, match="compact exists: choose another folder, or remove it first"):
-        lrpet.save(compact_resnet(), folder)
+    for number in (2, 3):
+        with pytest.raises(FileExistsError, match=f"compact exists: pass overwrite=True .*compact-{number} instead"):
+            lrpet.save(compact_resnet(), folder)
+        assert isinstance(lrpet.load(tmp_path / f"compact-{number}"), ResNet)  # nothing is lost
     assert contents(folder) == before
-    assert list(tmp_path.iterdir()) == [folder]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_overwrite_spares_what_is_no_compact_model(tmp_path: Path) -> None:

@@ -43,15 +43,13 @@ def rank_of(weight: Tensor) -> int:
 
 def assert_low_rank(model: nn.Module, plan: lrpet.Plan) -> None:
     assert plan.ranks
-    for name, module in plan.modules(model).items():
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        assert rank_of(weight) <= plan.ranks[name]
+    for name, layer in plan.bind(model).items():
+        assert rank_of(layer.weight) <= plan.ranks[name]
 
 
 def planned(model: nn.Module, **options: Any) -> lrpet.Projector:
     plan = lrpet.plan(model, images(1, 3, 6, 6), keep=0.34)
-    return lrpet.Projector(model, plan, **options)
+    return lrpet.Projector(model, plan, **{"start": 0, **options})
 
 
 # ── plain PyTorch ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -235,7 +233,7 @@ def test_a_loop_in_the_style_of_timm() -> None:
     model = timm.create_model("resnet10t", num_classes=4, in_chans=3)
     x = images(8, 3, 32, 32)
     plan = lrpet.plan(model, x[:1], macs=0.5)
-    projector = lrpet.Projector(model, plan, every=2)
+    projector = lrpet.Projector(model, plan, start=0, every=2)
     optimizer = timm_optim.create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)  # type: ignore[attr-defined]
     scheduler, _ = timm_scheduler.create_scheduler_v2(optimizer, sched="cosine", num_epochs=2)  # type: ignore[attr-defined]
     average = timm_utils.ModelEmaV3(model, decay=0.9)  # type: ignore[attr-defined]
@@ -325,7 +323,7 @@ def sequences() -> list[dict[str, Tensor]]:
 def trained(folder: Path, *, resume: bool = False, steps: int = 8, save: int = 4) -> tuple[Any, lrpet.Projector, Any]:
     model = gpt2()
     plan = lrpet.plan(model, {"input_ids": torch.zeros(1, 8, dtype=torch.long)}, macs=0.5)
-    projector = lrpet.Projector(model, plan, every=2)
+    projector = lrpet.Projector(model, plan, start=0, every=2)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -349,9 +347,8 @@ def trained(folder: Path, *, resume: bool = False, steps: int = 8, save: int = 4
 def test_hugging_face_trainer_with_checkpoints(tmp_path: Path) -> None:
     model, projector, trainer = trained(tmp_path / "whole")
     assert projector.steps == 8
-    for name, module in projector.plan.modules(model).items():
-        weight: Any = module.weight
-        assert rank_of(weight) <= projector.plan.ranks[name]
+    for name, layer in projector.plan.bind(model).items():
+        assert rank_of(layer.weight) <= projector.plan.ranks[name]
     assert any("lrpet/pruned" in entry for entry in trainer.state.log_history)
     saved = json.loads((tmp_path / "whole" / "checkpoint-4" / "lrpet_projector.json").read_text())
     assert saved["steps"] == 4
@@ -368,7 +365,7 @@ def test_a_folder_with_its_config(tmp_path: Path) -> None:
     model = gpt2().eval()
     tokens = {"input_ids": torch.arange(8)[None]}
     plan = lrpet.plan(model, tokens, macs=0.5)
-    lrpet.Projector(model, plan, every=1).project()
+    lrpet.Projector(model, plan, start=0, every=1).project()
     compact = lrpet.factorize(model, plan)
     save_pretrained(compact, tmp_path / "compact")
     assert (tmp_path / "compact" / "config.json").is_file()

@@ -12,7 +12,7 @@ from helpers import images
 from torch import Tensor, nn
 
 import lrpet
-from lrpet.layers.attention import FactorizedAttention
+from lrpet.layers.factorized_attention import FactorizedAttention
 
 
 class Attending(nn.Module):
@@ -45,7 +45,7 @@ def test_attention(batch_first: bool, chosen: str, bias: bool, tmp_path: Any) ->
     if "attention" in ranks:
         assert entry.macs == 2 * (5 + 7 + 7) * 3 * 24
     assert plan.layers[1].macs_dense == 2 * 5 * 12 * 12
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     if "attention" in ranks:
         for old, new in zip(
             before.attention.in_proj_weight.chunk(3), model.attention.in_proj_weight.chunk(3), strict=True
@@ -132,9 +132,10 @@ def test_a_transformer_with_everything_factorised() -> None:
     kinds = [layer.kind for layer in plan.layers if layer.rank]
     assert kinds.count("MultiheadAttention") == 2 + 4
     assert len(kinds) == 6 * 2 + 4 * 2
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     compact = lrpet.factorize(model, plan)
-    assert sum(p.numel() for n, p in compact.named_parameters() if "norm" not in n) == plan.params
+    assert sum(p.numel() for n, p in compact.named_parameters() if "norm" not in n) == plan.layer_params
+    assert sum(p.numel() for p in compact.parameters()) == plan.params
     causal = nn.Transformer.generate_square_subsequent_mask(5)
     with torch.no_grad():
         torch.testing.assert_close(compact(x, x), model(x, x), rtol=1e-4, atol=1e-4)

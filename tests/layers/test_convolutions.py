@@ -14,8 +14,9 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 import lrpet
-from lrpet.layers.factors import Factors
-from lrpet.layers.matrix import fold, scale_of_rows, shape_of, unfold, unsupported
+from lrpet.layers.factors import FactorPair
+from lrpet.layers.kinds import layer_of
+from lrpet.layers.matrix import MatrixLayer
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -57,6 +58,12 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, str]:
     return layer, draw(st.sampled_from(["channel", "spatial"])) if spatial else "channel"
 
 
+def bound(layer: Any, unfolding: Any = "channel") -> MatrixLayer:
+    found = layer_of(layer, unfolding=unfolding)
+    assert found is not None
+    return found
+
+
 def matrices(layer: Any, unfolding: str) -> Tensor:
     """The matrices of a convolution's groups, element by element, in float64."""
     weight = layer.weight.detach().double()
@@ -84,12 +91,12 @@ def test_any_convolution(
 ) -> None:
     layer, unfolding = drawn
     layer.train(training).requires_grad_(trainable)
-    dtype, shape = layer.weight.dtype, shape_of(layer, unfolding)
+    dtype, shape = layer.weight.dtype, bound(layer, unfolding).shape
     x = images(2, layer.in_channels, *(7, 6, 5)[: len(layer.kernel_size)]).to(dtype)
     model = nn.Sequential(layer)
-    if unsupported(layer) is not None:
+    if bound(layer).refusal() is not None:
         assert layer.groups > 1
-        assert shape_of(layer).full_rank == 1
+        assert bound(layer).shape.full_rank == 1
         with pytest.raises(ValueError, match="depthwise"):
             lrpet.plan(model, x, ranks={"0": 1})
         return
@@ -97,14 +104,14 @@ def test_any_convolution(
     before = matrices(layer, unfolding)
     unfoldings: Any = {"0": unfolding} if unfolding == "spatial" else "channel"
     plan = lrpet.plan(model, x, ranks={"0": rank}, unfolding=unfoldings, factorize_all=True)
-    lrpet.Projector(model, plan, every=1, energy_transfer=energy_transfer).step()
+    lrpet.Projector(model, plan, start=0, every=1, energy_transfer=energy_transfer).step()
 
     expected = torch.stack([reference.project(each, rank, energy_transfer=energy_transfer) for each in before])
     error = (matrices(layer, unfolding) - expected).norm() / expected.norm()
     assert error <= {torch.bfloat16: 5e-3, torch.float32: 1e-5, torch.float64: 1e-10}[dtype]
 
     pair = lrpet.factorize(model, plan).get_submodule("0")
-    assert isinstance(pair, Factors)
+    assert isinstance(pair, FactorPair)
     assert sum(p.numel() for p in pair.parameters()) == plan.params
     assert [factor.groups for factor in pair] == [layer.groups] * 2
     assert (pair[0].bias is None, pair[1].bias is None) == (True, layer.bias is None)
@@ -127,11 +134,12 @@ def test_any_convolution(
 @given(convolutions())
 def test_folding_undoes_unfolding(drawn: tuple[Any, Any]) -> None:
     layer, unfolding = drawn
-    unfolded = unfold(layer, unfolding)
+    kind = bound(layer, unfolding)
+    unfolded = kind.matrices()
     assert torch.equal(unfolded.double(), matrices(layer, unfolding))
-    assert torch.equal(fold(unfolded, layer, unfolding), layer.weight)
+    assert torch.equal(kind.tensor(unfolded), layer.weight)
     alpha = torch.arange(1.0, layer.out_channels + 1, dtype=layer.weight.dtype)
-    scaled = fold(scale_of_rows(alpha, layer, unfolding)[..., None] * unfolded, layer, unfolding)
+    scaled = kind.tensor(kind.rows(alpha)[..., None] * unfolded)
     channel = (-1, *[1] * len(layer.kernel_size))
     if layer.transposed:
         of_inputs = alpha.view(layer.groups, -1).repeat_interleave(layer.in_channels // layer.groups, 0)
@@ -161,7 +169,7 @@ def test_rectification_folds_the_batch_norm_in(layer: Any, unfolding: Any) -> No
     plan = lrpet.plan(model, x, ranks={"0": 2}, unfolding=wanted)
     assert plan.layers[0].batch_norm == "1"
     before, alpha = matrices(layer, unfolding), (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double()
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     rows = before.shape[1] * len(before) // 8
     if unfolding == "spatial" or layer.transposed:
         alphas = alpha.repeat_interleave(rows).view(len(before), -1)
@@ -189,7 +197,7 @@ def test_a_convolution_that_pads_by_its_input(stride: Any, unfolding: Any) -> No
     x = images(2, 6, 9, 10)
     wanted: Any = {"0": unfolding} if unfolding == "spatial" else "channel"
     plan = lrpet.plan(model, x, ranks={"0": 2}, unfolding=wanted)
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     compact = lrpet.factorize(model, plan)
     for inputs in (x, images(1, 6, 7, 12)):
         torch.testing.assert_close(compact(inputs), model(inputs), rtol=1e-4, atol=1e-5)

@@ -28,7 +28,7 @@ def test_a_linear_of_any_leading_dimensions(shape: tuple[int, ...]) -> None:
     plan = lrpet.plan(model, images(*shape), keep=0.34)
     assert plan.ranks == {"0": 2}
     assert plan.layers[0].macs == images(*shape)[..., 0].numel() * 2 * 15
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     x = images(*shape, seed=3)
     torch.testing.assert_close(lrpet.factorize(model, plan)(x), model(x))
 
@@ -43,7 +43,7 @@ def test_the_linear_of_gpt2(dtype: torch.dtype) -> None:
     plan = lrpet.plan(model, x, ranks={"0": 3})
     assert [(layer.kind, layer.rows, layer.columns) for layer in plan.layers] == [("Conv1D", 24, 8), ("Conv1D", 8, 24)]
     assert plan.layers[0].macs_dense == 10 * 24 * 8
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     expected = reference.project(before.T, 3).T
     assert (layer.weight.double() - expected).norm() <= TOLERANCE[dtype] * expected.norm()
     compact = lrpet.factorize(model, plan)
@@ -87,7 +87,7 @@ def test_a_shared_weight_is_projected_once_factorised_once_and_still_shared(tmp_
     assert plan.layers[1].reason == "factorised, sharing the weight of one"
     assert (plan.layers[0].params, plan.layers[1].params) == (2 * 16 + 8, 8)
     before = model.one.weight.detach().clone()
-    projector = lrpet.Projector(model, plan, every=1)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
     report = projector.step()
     assert report is not None
     assert list(report.layers) == ["one"]
@@ -138,7 +138,7 @@ def test_a_weight_that_others_compute_with_stays_dense() -> None:
     plan = lrpet.plan(model, x, keep=0.25)
     assert plan.ranks == {"looked_at": 2}
     assert plan.layers[0].reason == "its weight is used outside its own forward"
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     torch.testing.assert_close(lrpet.factorize(model, plan)(x), model(x))
 
 
@@ -207,7 +207,7 @@ def test_which_batch_norms_rectify_and_why_others_do_not() -> None:
         "to_plain": ("plain", "factorised"),
     }
     before = copy.deepcopy(model)
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     for name, norm in norms.items():
         gamma = torch.ones(8) if norm.weight is None else norm.weight
         alpha = (gamma / (norm.running_var + norm.eps).sqrt()).detach()

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from lrpet.layers.matrix import shape_of
-from lrpet.layers.observe import Layer, profile
+from lrpet.layers.kinds import layer_of as matrix_layer
+from lrpet.layers.observe import Observed, observe
 from lrpet.models.factory import create
 
 
 def partners(model: nn.Module, example: Any) -> dict[str, str | None]:
-    return {layer.name: layer.batch_norm for layer in profile(model, example)}
+    return {layer.name: layer.batch_norm for layer in observe(model, example).layers}
 
 
 class Wired(nn.Module):
@@ -166,8 +166,8 @@ def test_timm_pre_activation_pairs_right() -> None:
 # ── what is counted ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def layer_of(model: nn.Module, example: Any, name: str = "0") -> Layer:
-    (layer,) = [layer for layer in profile(model, example) if layer.name == name]
+def layer_of(model: nn.Module, example: Any, name: str = "0") -> Observed:
+    (layer,) = [layer for layer in observe(model, example).layers if layer.name == name]
     return layer
 
 
@@ -185,9 +185,11 @@ def layer_of(model: nn.Module, example: Any, name: str = "0") -> Layer:
 )
 def test_costs(module: nn.Module, shape: tuple[int, ...], positions: int, macs: int) -> None:
     layer = layer_of(nn.Sequential(module), images(*shape))
-    assert (layer.calls, layer.positions, layer.macs) == (1, positions, macs)
+    assert (layer.calls, layer.positions(), layer.macs) == (1, positions, macs)
     assert layer.params == sum(parameter.numel() for parameter in module.parameters())
-    matrix = shape_of(module)
+    found = matrix_layer(module)
+    assert found is not None
+    matrix = found.shape
     assert matrix.rows * matrix.columns == next(module.parameters()).numel()
 
 
@@ -207,8 +209,8 @@ class Repeated(nn.Module):
 
 
 def test_repeated_calls_count_and_the_order_is_that_of_use() -> None:
-    layers = profile(Repeated(), images(1, 4))
-    assert [(layer.name, layer.calls, layer.positions, layer.macs) for layer in layers] == [
+    layers = observe(Repeated(), images(1, 4)).layers
+    assert [(layer.name, layer.calls, layer.positions(), layer.macs) for layer in layers] == [
         ("block", 3, 3, 48),
         ("up", 1, 4, 8),
         ("late", 1, 1, 8),
@@ -216,12 +218,16 @@ def test_repeated_calls_count_and_the_order_is_that_of_use() -> None:
     ]
 
 
+def signature(model: nn.Module, example: Any) -> list[tuple[str, int, tuple[Any, ...], int]]:
+    return [(layer.name, layer.calls, layer.shapes[:0], layer.macs) for layer in observe(model, example).layers]
+
+
 def test_batches_and_ways_of_passing_inputs() -> None:
     model = Repeated()
-    one = profile(model, images(1, 4))
+    one = signature(model, images(1, 4))
     for example in ((images(1, 4),), {"x": images(1, 4)}):
-        assert profile(model, example) == one
-    assert [layer.macs for layer in profile(model, images(3, 4))] == [3 * layer.macs for layer in one]
+        assert signature(model, example) == one
+    assert [macs for *_, macs in signature(model, images(3, 4))] == [3 * macs for *_, macs in one]
 
 
 # ── as found ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -280,9 +286,9 @@ def test_the_model_is_left_as_found(fails: bool) -> None:
     example = images(2, 3, 5, 5)
     if fails:
         with pytest.raises(RuntimeError, match="failed on purpose"):
-            profile(model, example)
+            observe(model, example)
     else:
-        assert len(profile(model, example)) == 4
+        assert len(observe(model, example).layers) == 4
 
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert hooks(model) == before_hooks
@@ -307,7 +313,7 @@ def test_it_watches_in_eval_mode_without_gradients() -> None:
             seen.append((self.training, torch.is_grad_enabled()))
             return x
 
-    profile(nn.Sequential(Looks(), nn.Linear(2, 2)).train(), images(1, 2))
+    observe(nn.Sequential(Looks(), nn.Linear(2, 2)).train(), images(1, 2))
     assert seen == [(False, False)]
 
 
@@ -336,12 +342,12 @@ def test_inside_inference_mode() -> None:
 def test_lazy_modules_are_refused(make: Callable[[], nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), make())
     with pytest.raises(ValueError, match=r"'1\.\w+' is lazy and has no shape yet: run the model once"):
-        profile(model, images(1, 3, 8, 8))
+        observe(model, images(1, 3, 8, 8))
 
 
 def test_meta_models_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1, device="meta"))
     with pytest.raises(ValueError, match=r"'1\.weight' is on the meta device: materialise"):
-        profile(model, images(1, 3, 8, 8))
+        observe(model, images(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"'0\.running_mean' is on the meta device"):
-        profile(nn.Sequential(nn.BatchNorm2d(3, affine=False, device="meta")), images(1, 3, 8, 8))
+        observe(nn.Sequential(nn.BatchNorm2d(3, affine=False, device="meta")), images(1, 3, 8, 8))

@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lrpet.planning.allocators import most, proportional, threshold
-from lrpet.planning.budgets import Options, Spending
+from lrpet.planning.candidate import Candidate
 from lrpet.planning.costs import MatrixCost, uniform_rank
+from lrpet.planning.spending import Spending
 
 quick = settings(max_examples=150, deadline=None, derandomize=True)
 
@@ -25,7 +26,7 @@ def spectra(sizes: Sequence[tuple[int, int]], seed: int) -> tuple[Spending, dict
         cost = MatrixCost(rows, columns, positions=1 + i)
         values = torch.rand(cost.full_rank, generator=generator).sort(descending=True).values.square()
         kept[str(i)] = (values.cumsum(0) / values.sum()).tolist()
-        candidates[str(i)] = Options(cost, 4, tuple(range(1, cost.full_rank + 1)))
+        candidates[str(i)] = Candidate(cost, tuple(range(1, cost.full_rank + 1)))
     totals = {
         "macs": sum(each.cost.macs() for each in candidates.values()),
         "params": sum(each.cost.params() for each in candidates.values()),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrpet.planning.costs import MatrixCost, allowed_ranks, uniform_rank
+from lrpet.planning.costs import MatrixCost, uniform_rank
+from lrpet.planning.limits import Limits
 
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -67,4 +68,4 @@ def test_costs_of_a_layer() -> None:
     ],
 )
 def test_allowed_ranks(limits: dict[str, int], ranks: tuple[int, ...]) -> None:
-    assert allowed_ranks(7, **limits) == ranks
+    assert Limits(**limits).ranks(7) == ranks

@@ -1,4 +1,4 @@
-"""Ranks that fall while training, and what singular values are worth."""
+"""Ranks that fall while training, and budgets divided again by trained weights."""
 
 from __future__ import annotations
 
@@ -34,9 +34,6 @@ def train(model: nn.Module, projector: lrpet.Projector, steps: int) -> list[dict
         if (report := projector.step()) is not None:
             seen.append({name: layer.rank for name, layer in report.layers.items()})
     return seen
-
-
-# ── descent ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @given(
@@ -109,9 +106,7 @@ def test_a_moving_average_is_projected_to_the_ranks_of_the_moment() -> None:
 
 
 def falling(model: nn.Module) -> lrpet.Projector:
-    def plan() -> lrpet.Plan:
-        return lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
-
+    plan = lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
     return lrpet.Projector(model, plan, every=2, start=0, total_steps=16, descent=lrpet.Descent(end=0.75))
 
 
@@ -124,66 +119,104 @@ def test_ranks_are_allocated_anew_until_they_are_frozen() -> None:
         left, values, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
         weight.copy_(((left * (values * torch.exp(-torch.arange(12.0)))) @ right).view_as(weight))
     train(model, projector, 4)
-    assert projector.plan != at_start
+    assert projector.plan.ranks != at_start.ranks
     assert projector.plan.macs <= 0.4 * projector.plan.macs_dense
     train(model, projector, 12)
     frozen = projector.plan
+    assert frozen.request is None
     train(model, projector, 4)
     assert projector.plan == frozen
-    for name, module in frozen.modules(model).items():
-        assert rank_of(module.weight) <= frozen.ranks[name]
+    for name, layer in frozen.bind(model).items():
+        assert rank_of(layer.weight) <= frozen.ranks[name]
 
 
 @pytest.mark.parametrize("descent", [None, lrpet.Descent(end=0.5)])
-def test_a_plan_is_made_at_the_first_projection(descent: lrpet.Descent | None) -> None:
-    model, made = network(), []
-
-    def plan() -> lrpet.Plan:
-        made.append(lrpet.plan(model, X[:1], macs=0.4, allocate="energy"))
-        return made[-1]
+def test_a_budget_is_divided_again_at_the_first_projection(descent: lrpet.Descent | None) -> None:
+    model = network()
+    asked = lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
 
     def projector() -> lrpet.Projector:
-        return lrpet.Projector(model, plan, every=2, start=11, total_steps=21, descent=descent)
+        return lrpet.Projector(model, asked, every=2, start=11, total_steps=21, descent=descent)
 
     first = projector()
     early = copy.deepcopy(first.state_dict())
-    with pytest.raises(RuntimeError, match="there is no plan yet"):
-        _ = first.plan
+    assert first.plan == asked
     average = network(1)
-    unprojected = first.projected_copy(average)
-    assert all(torch.equal(a, b) for a, b in zip(average.parameters(), unprojected.parameters(), strict=True))
+    if descent is None:
+        unprojected = first.projected_copy(average)
+        assert all(torch.equal(a, b) for a, b in zip(average.parameters(), unprojected.parameters(), strict=True))
     train(model, first, 10)
-    assert not made
+    assert first.plan == asked
     halfway = projector()
     halfway.load_state_dict(copy.deepcopy(first.state_dict()))
     assert halfway.steps == 10
-    train(model, first, 4)
-    assert len(made) == 1
-    assert first.plan == made[0]
-    assert rank_of(first.projected_copy(average).get_submodule("3").weight) == made[0].ranks["3"]
+    train(model, first, 1)  # the eleventh step: not yet an even one
+    assert first.plan == asked
+    with torch.no_grad():  # what is trained is not what was there at the start
+        weight: Any = model[0].weight
+        left, values, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+        weight.copy_(((left * (values * torch.exp(-3 * torch.arange(12.0)))) @ right).view_as(weight))
+    by_weights = lrpet.plan(model, X[:1], macs=0.4, allocate="energy")
+    first.steps += 1
+    first.project()
+    assert first.plan.request is None
+    assert first.plan.ranks == by_weights.ranks != asked.ranks
+    assert first.plan.budget.startswith("macs=0.4 (most energy")
+    assert rank_of(first.projected_copy(average).get_submodule("3").weight) == by_weights.ranks["3"]
 
     resumed = projector()
     resumed.load_state_dict(copy.deepcopy(first.state_dict()))
     train(model, resumed, 7)
-    assert len(made) == 1
     assert resumed.plan == first.plan
-    assert {name: layer.rank for name, layer in resumed.project().layers.items()} == made[0].ranks
+    assert {name: layer.rank for name, layer in resumed.project().layers.items()} == by_weights.ranks
     resumed.load_state_dict(early)
-    resumed.project()
-    assert len(made) == 2
+    assert resumed.plan == asked
 
-    fixed = lrpet.Projector(model, made[0], every=2)
+    fixed = lrpet.Projector(model, first.plan, start=0, every=2)
     before = copy.deepcopy(resumed.state_dict())
     with pytest.raises(ValueError, match="saved with other ranks for"):
-        resumed.load_state_dict(fixed.state_dict())
+        resumed.load_state_dict({**fixed.state_dict(), "plan": asked.to_dict(), "settled": False})
     wrong = {**before, "steps": 99, "bases": {"3": torch.zeros(1, 2, 3)}}
     with pytest.raises(ValueError, match="a basis for '3' of another network"):
         resumed.load_state_dict(wrong)
     after = resumed.state_dict()
-    assert resumed.plan == made[1]
     assert [after[key] for key in ("steps", "ranks", "plan", "settled")] == [
         before[key] for key in ("steps", "ranks", "plan", "settled")
     ]
+
+
+def test_auto_goes_by_energy_where_projections_begin_in_the_second_half() -> None:
+    for start, energy in ((0.5, True), (0.25, False), (10, True), (9, False)):
+        model = network()
+        plan = lrpet.plan(model, X[:1], macs=0.4)
+        assert plan.budget.startswith("macs=0.4 (uniform keep")
+        projector = lrpet.Projector(model, plan, total_steps=20, start=start, every=1)
+        projector.project()
+        assert ("most energy" in projector.plan.budget) == energy
+    model = network()
+    projector = lrpet.Projector(model, lrpet.plan(model, X[:1], macs=0.4).settled(), total_steps=20)
+    projector.project()
+    assert "uniform keep" in projector.plan.budget
+
+
+def test_sensitivity_divides_by_the_loss_at_the_first_projection() -> None:
+    model = network()
+    calls = []
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        calls.append(batch)
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    plan = lrpet.plan(model, X[:1], macs=0.4, allocate="sensitivity", batches=[(X, Y)], loss=loss)
+    projector = lrpet.Projector(model, plan, total_steps=4, start=0, every=2)
+    assert not calls
+    train(model, projector, 2)
+    assert len(calls) == 1
+    assert "most worth" in projector.plan.budget
+    read = lrpet.Plan.from_json(plan.to_json())
+    with pytest.raises(ValueError, match=r"was read from a file, which holds no batches: .* plan.settled\(\)"):
+        lrpet.Projector(model, read, total_steps=4)
+    assert lrpet.Projector(model, read.settled(), total_steps=4).plan.ranks == plan.ranks
 
 
 @pytest.mark.parametrize("cut", [6, 14])
@@ -202,68 +235,3 @@ def test_a_descent_resumes_where_it_was(cut: int) -> None:
     train(again, resumed, 20 - cut)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-
-
-# ── sensitivity ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-
-def test_the_worth_of_a_singular_value_is_the_square_of_its_derivative() -> None:
-    """Against finite differences: take a little of one singular value away, and see what the loss does."""
-    model = network().double().eval()
-    with torch.no_grad():
-        model[1].running_var.uniform_(0.3, 2)  # type: ignore[operator]
-        model[1].weight.uniform_(0.5, 2)  # type: ignore[operator]
-    x = X.double()
-    plan = lrpet.plan(model, x[:1], keep=1.0, factorize_all=True)
-    batches = [(x[:8], Y[:8]), (x[8:], Y[8:])]
-    worths = lrpet.sensitivity(model, plan, batches, loss)
-    assert {name: len(values) for name, values in worths.items()} == {"0": 12, "3": 12}
-    norm: Any = model[1]
-    alpha = norm.weight / (norm.running_var + norm.eps).sqrt()
-    for name, scale in (("0", alpha.detach()), ("3", torch.ones(12, dtype=torch.float64))):
-        layer: Any = model.get_submodule(name)
-        matrix = layer.weight.detach().flatten(1)
-        right = torch.linalg.svd(scale[:, None] * matrix, full_matrices=False).Vh
-        for i in (0, 3, 11):
-            part = (matrix @ right[i][:, None] @ right[i][None]).view_as(layer.weight)
-            expected = 0.0
-            for batch in batches:
-                values = []
-                for step in (1e-5, -1e-5):
-                    with torch.no_grad():
-                        layer.weight.add_(step * part)
-                        values.append(loss(model, batch).item())
-                        layer.weight.sub_(step * part)
-                expected += ((values[0] - values[1]) / 2e-5) ** 2 / 2
-            assert worths[name][i] == pytest.approx(expected, rel=1e-4, abs=1e-12)
-
-
-def test_sensitivity_leaves_the_model_as_it_was_and_allocates() -> None:
-    model = network().train()
-    model[1].eval()
-    nn.functional.cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
-    before = copy.deepcopy(model.state_dict())
-    gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    plan = lrpet.plan(model, X[:1], keep=1.0, factorize_all=True)
-    worths = lrpet.sensitivity(model, plan, [(X, Y)], loss)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    after = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    assert all(torch.equal(a, b) for a, b in zip(gradients, after, strict=True))
-    assert (model.training, model[1].training) == (True, False)
-    allocated = lrpet.plan(model, X[:1], macs=0.4, allocate=worths)
-    assert allocated.macs <= 0.4 * allocated.macs_dense
-    assert "most worth" in allocated.budget
-
-
-def test_bad_batches_are_refused() -> None:
-    model = network()
-    plan = lrpet.plan(model, X[:1], keep=1.0, factorize_all=True)
-    with pytest.raises(ValueError, match="at least one batch"):
-        lrpet.sensitivity(model, plan, [], loss)
-    with pytest.raises(ValueError, match="the loss of batch 1 is nan"):
-        lrpet.sensitivity(model, plan, [(X * float("nan"), Y)], loss)
-    assert all(parameter.requires_grad for parameter in model.parameters())

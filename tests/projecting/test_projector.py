@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lrpet
-from lrpet.layers.matrix import row_scale
+from lrpet.layers.batch_norm import row_scale
 
 
 def network(seed: int = 0, *, width: int = 12) -> nn.Sequential:
@@ -83,8 +83,8 @@ def due(projector: lrpet.Projector, steps: int) -> list[int]:
 
 
 def test_when_steps_fall_due(model: nn.Sequential, plan: lrpet.Plan) -> None:
-    assert due(lrpet.Projector(model, plan, every=1), 3) == [1, 2, 3]
-    projector = lrpet.Projector(model, plan, every=3)
+    assert due(lrpet.Projector(model, plan, start=0, every=1), 3) == [1, 2, 3]
+    projector = lrpet.Projector(model, plan, start=0, every=3)
     assert due(projector, 10) == [3, 6, 9]
     assert projector.steps == 10
     assert projector.last is not None
@@ -105,13 +105,13 @@ def test_a_schedule_is_told_each_step_once(model: nn.Sequential, plan: lrpet.Pla
         told.append(step)
         return step == 2 or step >= 5
 
-    assert due(lrpet.Projector(model, plan, every=schedule), 6) == [2, 5, 6]
+    assert due(lrpet.Projector(model, plan, start=0, every=schedule), 6) == [2, 5, 6]
     assert told == [1, 2, 3, 4, 5, 6]
 
 
 def test_nothing_changes_before_a_step_is_due(model: nn.Sequential, plan: lrpet.Plan) -> None:
     before = values(model)
-    projector = lrpet.Projector(model, plan, every=100)
+    projector = lrpet.Projector(model, plan, start=0, every=100)
     for _ in range(99):
         assert projector.step() is None
     assert projector.last is None
@@ -127,7 +127,7 @@ def test_training_with_projections(kind: str) -> None:
         if kind == "SGD"
         else torch.optim.AdamW(model.parameters(), lr=1e-3)
     )
-    projector = lrpet.Projector(model, plan, every=3)
+    projector = lrpet.Projector(model, plan, start=0, every=3)
     pointers = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     objects = {name: id(parameter) for name, parameter in model.named_parameters()}
 
@@ -163,7 +163,7 @@ def test_weights_and_report_are_the_references(rectify: bool, energy_transfer: b
         model.get_submodule("1").weight.copy_(torch.linspace(-2, 3, 12))  # type: ignore[operator]
     before = copy.deepcopy(model)
     projector = lrpet.Projector(
-        model, plan, every=1, rectify=rectify, energy_transfer=energy_transfer, tail_scale=tail_scale
+        model, plan, start=0, every=1, rectify=rectify, energy_transfer=energy_transfer, tail_scale=tail_scale
     )
     report = projector.step()
     assert report is not None
@@ -201,15 +201,15 @@ def test_the_plan_may_leave_batch_norms_out(model: nn.Sequential) -> None:
     with torch.no_grad():
         model.get_submodule("1").weight.copy_(torch.linspace(-2, 3, 12))  # type: ignore[operator]
     other, rectified = copy.deepcopy(model), copy.deepcopy(model)
-    lrpet.Projector(model, plans[0], every=1).project()
-    lrpet.Projector(other, plans[1], every=1, rectify=False).project()
-    lrpet.Projector(rectified, plans[1], every=1).project()
+    lrpet.Projector(model, plans[0], start=0, every=1).project()
+    lrpet.Projector(other, plans[1], start=0, every=1, rectify=False).project()
+    lrpet.Projector(rectified, plans[1], start=0, every=1).project()
     assert torch.equal(weight(model, "0"), weight(other, "0"))
     assert not torch.allclose(weight(model, "0"), weight(rectified, "0"), atol=1e-3)
 
 
 def test_projecting_again_changes_nothing(model: nn.Sequential, plan: lrpet.Plan) -> None:
-    projector = lrpet.Projector(model, plan, every=1)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
     projector.step()
     once = {name: weight(model, name).clone() for name in plan.ranks}
     report = projector.step()
@@ -223,7 +223,7 @@ def test_dead_layers_are_left_alone_and_reported(model: nn.Sequential, plan: lrp
     nn.init.zeros_(model.get_submodule("1").weight)  # type: ignore[arg-type]
     nn.init.zeros_(model.get_submodule("5").weight)  # type: ignore[arg-type]
     before = values(model)
-    report = lrpet.Projector(model, plan, every=1).project()
+    report = lrpet.Projector(model, plan, start=0, every=1).project()
     assert report.dead == ["0", "5"]
     assert report.layers["5"] == lrpet.LayerReport(rank=6, energy=0.0, energy_after=0.0, pruned=0.0, dead=True)
     assert torch.equal(weight(model, "0"), before["0.weight"].flatten(1))
@@ -236,7 +236,7 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     model = network().to(dtype)
     plan = lrpet.plan(model, EXAMPLE.to(dtype), keep=0.34)
     before = copy.deepcopy(model)
-    report = lrpet.Projector(model, plan, every=1).project()
+    report = lrpet.Projector(model, plan, start=0, every=1).project()
     tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-12
     for name, rank in plan.ranks.items():
         assert weight(model, name).dtype == dtype
@@ -252,8 +252,8 @@ def test_other_precisions(dtype: torch.dtype) -> None:
 
 def test_channels_last_weights_stay_so(model: nn.Sequential, plan: lrpet.Plan) -> None:
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    lrpet.Projector(model, plan, every=1).project()
-    lrpet.Projector(other, plan, every=1).project()
+    lrpet.Projector(model, plan, start=0, every=1).project()
+    lrpet.Projector(other, plan, start=0, every=1).project()
     kernel = other.get_submodule("3").weight
     assert isinstance(kernel, Tensor)
     assert kernel.is_contiguous(memory_format=torch.channels_last)
@@ -262,11 +262,11 @@ def test_channels_last_weights_stay_so(model: nn.Sequential, plan: lrpet.Plan) -
 
 def test_inside_autocast_and_inference_mode(model: nn.Sequential, plan: lrpet.Plan) -> None:
     others = copy.deepcopy(model), copy.deepcopy(model)
-    lrpet.Projector(model, plan, every=1).project()
+    lrpet.Projector(model, plan, start=0, every=1).project()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        lrpet.Projector(others[0], plan, every=1).project()
+        lrpet.Projector(others[0], plan, start=0, every=1).project()
     with torch.inference_mode():
-        lrpet.Projector(others[1], plan, every=1).project()
+        lrpet.Projector(others[1], plan, start=0, every=1).project()
     for other in others:
         assert all(torch.equal(weight(other, name), weight(model, name)) for name in plan.ranks)
 
@@ -275,7 +275,7 @@ def test_inside_autocast_and_inference_mode(model: nn.Sequential, plan: lrpet.Pl
 
 
 def test_the_state_continues_where_it_was(model: nn.Sequential, plan: lrpet.Plan) -> None:
-    projector = lrpet.Projector(model, plan, every=4)
+    projector = lrpet.Projector(model, plan, start=0, every=4)
     assert due(projector, 6) == [4]
     file = io.BytesIO()
     torch.save(projector.state_dict(), file)
@@ -286,15 +286,15 @@ def test_the_state_continues_where_it_was(model: nn.Sequential, plan: lrpet.Plan
     assert bases.keys() == projector.plan.ranks.keys()
     assert all(torch.equal(bases[name], before["bases"][name]) for name in bases)
 
-    resumed = lrpet.Projector(model, lrpet.Plan.from_json(plan.to_json()), every=4)
+    resumed = lrpet.Projector(model, lrpet.Plan.from_json(plan.to_json()), start=0, every=4)
     resumed.load_state_dict(state)
     assert (resumed.steps, resumed.seconds) == (6, projector.seconds)
     assert due(resumed, 6) == [8, 12]
 
 
 def test_another_projectors_state_is_refused(model: nn.Sequential, plan: lrpet.Plan) -> None:
-    projector = lrpet.Projector(model, plan, every=4)
-    other = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, ranks={"0": 4, "3": 6}), every=4)
+    projector = lrpet.Projector(model, plan, start=0, every=4)
+    other = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, ranks={"0": 4, "3": 6}), start=0, every=4)
     other.step()
     with pytest.raises(ValueError, match="saved with other ranks for 3, 5: make the projector from the plan"):
         projector.load_state_dict(other.state_dict())
@@ -313,9 +313,9 @@ def test_another_projectors_state_is_refused(model: nn.Sequential, plan: lrpet.P
 
 def test_another_networks_plan_is_refused(plan: lrpet.Plan) -> None:
     with pytest.raises(ValueError, match="expects '0' to be 12×27 as a matrix, but in this model it is 13×27"):
-        lrpet.Projector(network(width=13), plan, every=1)
+        lrpet.Projector(network(width=13), plan, start=0, every=1)
     with pytest.raises(ValueError, match="'0', which this Linear does not have"):
-        lrpet.Projector(nn.Linear(3, 3), plan, every=1)
+        lrpet.Projector(nn.Linear(3, 3), plan, start=0, every=1)
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -333,7 +333,7 @@ def test_a_diverged_network_is_named_and_left_alone(
 ) -> None:
     model.state_dict()[tensor].flatten()[1] = bad
     before = {name: t.view(torch.uint8).clone() for name, t in values(model).items() if t.dim()}
-    projector = lrpet.Projector(model, plan, every=2)
+    projector = lrpet.Projector(model, plan, start=0, every=2)
     projector.step()
     message = (
         f"NaN or Inf in the weights or batch norm of {layer} at step 2, or in their squares: nothing was projected. "
@@ -348,20 +348,21 @@ def test_a_diverged_network_is_named_and_left_alone(
 
 def test_without_rectification_a_batch_norm_does_not_matter(model: nn.Sequential, plan: lrpet.Plan) -> None:
     model.state_dict()["1.running_var"][0] = float("nan")
-    report = lrpet.Projector(model, plan, every=1, rectify=False).project()
+    report = lrpet.Projector(model, plan, start=0, every=1, rectify=False).project()
     assert all(report.layers[name].pruned > 0 for name in plan.ranks)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "every=0 must be a number of steps, at least 1, or a schedule"),
+        ({"every": 0}, r"every=0 must be a number of steps \(an int, at least 1\), a fraction"),
         ({"every": -1}, "every=-1 must be"),
         ({"every": 2.5}, "every=2.5 must be"),
         ({"every": True}, "every=True must be"),
         ({"every": None}, "every=None must be"),
-        ({"every": 1, "start": -1}, "start=-1 must be the number of a step, not negative"),
-        ({"every": 1, "start": 0.5}, "start=0.5 must be the number of a step"),
+        ({"every": 1, "start": -1}, "start=-1 must be a fraction of the training"),
+        ({"every": 1, "start": 1.5}, "start=1.5 must be a fraction of the training"),
+        ({"total_steps": 0}, "total_steps=0 must be the length"),
         ({"every": 1, "tail_scale": -0.1}, "tail_scale=-0.1 must be at least 0 and below 1"),
         ({"every": 1, "tail_scale": 1.0}, "tail_scale=1.0 must be"),
         ({"every": 1, "tail_scale": float("nan")}, "tail_scale=nan must be"),
@@ -374,7 +375,7 @@ def test_bad_arguments(model: nn.Sequential, plan: lrpet.Plan, options: dict[str
 
 def test_a_plan_without_ranks_projects_nothing(model: nn.Sequential) -> None:
     before = values(model)
-    report = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, ranks={}), every=1).project()
+    report = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, ranks={}), start=0, every=1).project()
     assert report.layers == {}
     assert report.pruned == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

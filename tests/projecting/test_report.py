@@ -14,7 +14,7 @@ import lrpet
 
 def report_of(model: nn.Module) -> lrpet.Report:
     plan = lrpet.plan(model, images(1, 3, 6, 6), keep=0.25)
-    return lrpet.Projector(model, plan, every=1).project()
+    return lrpet.Projector(model, plan, start=0, every=1).project()
 
 
 def test_the_worst_layer_is_the_one_that_lost_most_of_its_energy() -> None:
@@ -40,7 +40,7 @@ def test_a_dead_layer_lost_nothing() -> None:
 def test_nothing_is_worst_where_nothing_is_projected() -> None:
     model = small_network()
     plan = lrpet.plan(model, images(1, 3, 6, 6), ranks={})
-    report = lrpet.Projector(model, plan, every=1).project()
+    report = lrpet.Projector(model, plan, start=0, every=1).project()
     assert report.worst is None
     assert repr(report) == "Report(step=0, 0 layers, pruned 0.0 %)"
 

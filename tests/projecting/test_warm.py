@@ -42,7 +42,7 @@ def test_solvers_agree_over_a_training() -> None:
     for solver in ("auto", "eigh", "svd"):
         model = stacked_network()
         plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
-        projector = lrpet.Projector(model, plan, every=2, solver=solver)
+        projector = lrpet.Projector(model, plan, start=0, every=2, solver=solver)
         trained(model, projector, steps=8)
         models[solver] = model
         assert (projector.basis_bytes > 0) == (solver == "auto")
@@ -55,7 +55,7 @@ def test_solvers_agree_over_a_training() -> None:
 def test_warm_starts_are_taken_and_far_ones_solved_again() -> None:
     model = stacked_network()
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
-    projector = lrpet.Projector(model, plan, every=1)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
     projector.project()
     trained(model, None, lr=1e-3)
     projector.project()
@@ -73,10 +73,10 @@ def test_warm_starts_are_taken_and_far_ones_solved_again() -> None:
 def test_basis_memory_is_a_limit() -> None:
     model = stacked_network()
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
-    unlimited = lrpet.Projector(model, plan, every=1)
+    unlimited = lrpet.Projector(model, plan, start=0, every=1)
     unlimited.project()
     for limit in (0, 400, unlimited.basis_bytes - 1, unlimited.basis_bytes):
-        projector = lrpet.Projector(model, plan, every=1, basis_memory=limit)
+        projector = lrpet.Projector(model, plan, start=0, every=1, basis_memory=limit)
         projector.project()
         assert projector.basis_bytes <= limit
         assert (projector.basis_bytes == unlimited.basis_bytes) == (limit == unlimited.basis_bytes)
@@ -86,7 +86,7 @@ def test_basis_memory_is_a_limit() -> None:
 def test_resuming_without_bases_is_right() -> None:
     model = stacked_network()
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
-    projector = lrpet.Projector(model, plan, every=1)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
     projector.project()
     trained(model, None)
     state = projector.state_dict()
@@ -94,7 +94,7 @@ def test_resuming_without_bases_is_right() -> None:
     results = []
     for each in (state, without):
         copied = copy.deepcopy(model)
-        resumed = lrpet.Projector(copied, plan, every=1)
+        resumed = lrpet.Projector(copied, plan, start=0, every=1)
         resumed.load_state_dict(each)
         assert (resumed.basis_bytes > 0) == ("bases" in each)
         resumed.project()
@@ -107,7 +107,7 @@ def test_resuming_without_bases_is_right() -> None:
 def test_a_basis_of_another_network_is_refused() -> None:
     model = stacked_network()
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
-    projector = lrpet.Projector(model, plan, every=1)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
     with pytest.raises(ValueError, match="basis for '0'"):
         projector.load_state_dict({**projector.state_dict(), "bases": {"0": torch.zeros(3, 3)}})
 
@@ -116,13 +116,13 @@ def test_nothing_changes_if_no_solver_converges(monkeypatch: pytest.MonkeyPatch)
     """The last stack fails: the ones solved before it must not have been written."""
     model = stacked_network()
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
-    projector = lrpet.Projector(model, plan, every=1)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
     before = copy.deepcopy(model.state_dict())
-    last = projector._stacks[-1]
+    last = projector._in_force.stacks[-1]
     solve = leading
 
     def failing(stack: Tensor, rank: int, **options: Any) -> Any:
-        if stack.shape == last.matrices().shape:
+        if stack.shape == last.gather().matrices.shape:
             raise torch.linalg.LinAlgError  # type: ignore[attr-defined]
         return solve(stack, rank, **options)
 
@@ -136,7 +136,7 @@ def test_where_one_solver_fails_the_next_one_is_asked(monkeypatch: pytest.Monkey
     """The Gram matrix's eigenvectors do not converge: the weights are those of the singular value decomposition."""
     models = [stacked_network(), stacked_network()]
     plan = lrpet.plan(models[0], torch.zeros(1, 8, 8, 8), keep=0.34)
-    lrpet.Projector(models[0], plan, every=1, solver="svd").project()
+    lrpet.Projector(models[0], plan, start=0, every=1, solver="svd").project()
     solve = leading
 
     def failing(stack: Tensor, rank: int, **options: Any) -> Any:
@@ -145,7 +145,7 @@ def test_where_one_solver_fails_the_next_one_is_asked(monkeypatch: pytest.Monkey
         return solve(stack, rank, **options)
 
     monkeypatch.setattr("lrpet.projecting.warm.leading", failing)
-    lrpet.Projector(models[1], plan, every=1).project()
+    lrpet.Projector(models[1], plan, start=0, every=1).project()
     for name in plan.ranks:
         assert torch.equal(weight(models[0], name), weight(models[1], name))
 
@@ -155,11 +155,11 @@ def test_fast_float32_products_do_not_reach_the_projection(precision: str) -> No
     """What a loop allows its own products (TF32, bfloat16) would cost a projection three digits."""
     models = [stacked_network(), stacked_network()]
     plan = lrpet.plan(models[0], torch.zeros(1, 8, 8, 8), keep=0.34)
-    lrpet.Projector(models[0], plan, every=1).project()
+    lrpet.Projector(models[0], plan, start=0, every=1).project()
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(precision)
-        lrpet.Projector(models[1], plan, every=1).project()
+        lrpet.Projector(models[1], plan, start=0, every=1).project()
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
@@ -174,14 +174,14 @@ def test_bad_solver_options_are_refused(options: dict[str, Any], message: str) -
     model = stacked_network()
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
     with pytest.raises(ValueError, match=message):
-        lrpet.Projector(model, plan, every=1, **options)
+        lrpet.Projector(model, plan, start=0, every=1, **options)
 
 
 def test_failing_warm_starts_are_tried_ever_less_often() -> None:
     """Weights that have nothing to do with the last ones, again and again: the attempts die out, and come back with success."""
     model = stacked_network()
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
-    projector = lrpet.Projector(model, plan, every=1)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
     failures = []
     for _ in range(12):
         with torch.no_grad():
@@ -191,7 +191,7 @@ def test_failing_warm_starts_are_tried_ever_less_often() -> None:
         projector.project()
         failures.append(projector.solved_again > before)
     assert failures == [False, True, False, True, False, False, True, False, False, False, False, True]
-    resumed = lrpet.Projector(model, plan, every=1)
+    resumed = lrpet.Projector(model, plan, start=0, every=1)
     resumed.load_state_dict(projector.state_dict())
     assert resumed.state_dict()["waits"] == projector.state_dict()["waits"] != {}
     for _ in range(20):

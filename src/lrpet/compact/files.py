@@ -9,22 +9,24 @@ In the folder:
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_model
+from safetensors import SafetensorError
+from safetensors.torch import save_model
 from torch import nn
 
-from lrpet.compact.factorize import skeleton
+from lrpet.compact.card import folder_card
+from lrpet.compact.structure import skeleton
+from lrpet.compact.weights import load_weights, match_dtypes
 from lrpet.compact.write import written_folder
-from lrpet.models.factory import Source
+from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 
 FORMAT = 1
@@ -45,32 +47,47 @@ def save(
 
     Raises:
         ValueError: `model` is not a compact model.
-        FileExistsError: `folder` exists, and `overwrite` is not set or it is something else than a compact model.
+        FileExistsError: `folder` exists, and `overwrite` is not set or it is something else than a compact model. Nothing is
+            lost then: the network is written beside it, to the first free name such as "compact-2".
     """
+    model = unwrapped(model)
     plan = getattr(model, "lrpet_plan", None)
     if not isinstance(plan, Plan):
         raise ValueError(
             f"this {type(model).__name__} is not a compact model: pass what lrpet.factorize(model, plan) returned"
         )
-    source = getattr(model, "lrpet_source", None)
+    folder = Path(folder)
+    known = (folder / MANIFEST).is_file()
+    if not folder.exists() or (overwrite and known):
+        _write(model, plan, folder, overwrite=overwrite, metadata=metadata)
+        return folder
+    numbered = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(2))
+    beside = next(path for path in numbered if not path.exists())
+    _write(model, plan, beside, overwrite=False, metadata=metadata)
+    hint = "pass overwrite=True to replace it" if known else "it is no compact model, and is not overwritten"
+    raise FileExistsError(
+        f"{folder} exists: {hint}. The network was written to {beside} instead, so that nothing is lost"
+    )
+
+
+def _write(model: nn.Module, plan: Plan, folder: Path, *, overwrite: bool, metadata: Mapping[str, Any] | None) -> None:
+    from lrpet.models import source_of  # not before it is needed: the networks by name are no part of the core
+
+    source = source_of(model)
     manifest = {
         "format": FORMAT,
         "lrpet": _version(),
         "torch": torch.__version__,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
-        "model": source.to_dict() if isinstance(source, Source) else None,
+        "model": None if source is None else source.to_dict(),
         "plan": plan.to_dict(),
         "metadata": dict(metadata or {}),
     }
-    if overwrite and Path(folder).exists() and not (Path(folder) / MANIFEST).is_file():
-        raise FileExistsError(
-            f"{folder} exists and is no compact model, so it is not overwritten: choose another folder"
-        )
-    with written_folder(Path(folder), overwrite=overwrite) as temporary:
+    with written_folder(folder, overwrite=overwrite) as temporary:
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(_card(model, source), encoding="utf-8")
-    return Path(folder)
+        text = folder_card(model, plan, None if source is None else source.name)
+        (temporary / CARD).write_text(text, encoding="utf-8")
 
 
 def load(
@@ -80,9 +97,9 @@ def load(
 
     Args:
         folder: What `lrpet.save` wrote.
-        model: A freshly made full-size network of the same architecture; left untouched. Not needed if the saved one came
-            from `lrpet.models.create`: its name is in the folder.
-        device: Where to put it.
+        model: A freshly made full-size network of the saved one's architecture; left untouched. Networks of
+            `lrpet.models.create`, timm and torchvision are made by the name that is in the folder.
+        device: The device that the network is put on.
 
     Raises:
         FileNotFoundError: `folder` is no such folder.
@@ -97,10 +114,12 @@ def load(
                 f"{folder} holds a {manifest['class']}, which lrpet cannot make by name: "
                 "make the full-size network yourself and pass it as `model`"
             )
+        from lrpet.models import Source
+
         model = Source.from_dict(manifest["model"]).build()
     compact = skeleton(model, plan)
     try:
-        _match_dtypes(compact, folder / WEIGHTS)
+        match_dtypes(compact, folder / WEIGHTS)
         load_weights(compact, folder / WEIGHTS)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
@@ -111,13 +130,13 @@ def load(
 
 
 def read_metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The `metadata` a compact model was saved with. Raises as `load` does."""
+    """Return the `metadata` that a compact model was saved with. Raises as `load` does."""
     metadata = read_manifest(Path(folder)).get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a saved folder, checked for its format. Raises as `load` does."""
+    """Return the manifest of a saved folder, checked for its format. Raises as `load` does."""
     path = folder / MANIFEST
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it")
@@ -136,57 +155,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def model_card(model: nn.Module, *, name: str, usage: str) -> str:
-    """Text for a folder's README.md: front matter for hubs, `usage` as code, and the table of the compact model's plan."""
-    plan = model.lrpet_plan
-    assert isinstance(plan, Plan)
-    return (
-        f"---\nlibrary_name: lrpet\ntags: [low-rank, compact]\n---\n\n# {name}, compact\n\n{plan.summary()}\n\n"
-        f"```python\n{usage}\n```\n\n"
-        "What was decided for every layer; costs are those of the example that the plan was made with.\n\n"
-        f"```\n{plan}\n```\n"
-    )
-
-
-def _card(model: nn.Module, source: object) -> str:
-    if isinstance(source, Source):
-        return model_card(model, name=source.name, usage='import lrpet\n\ncompact = lrpet.load("this folder")')
-    name = type(model).__name__
-    made = f"model = ...  # a full-size {name}, freshly made"
-    return model_card(model, name=name, usage=f'import lrpet\n\n{made}\ncompact = lrpet.load("this folder", model)')
-
-
 def _version() -> str:
     try:
         return version("lrpet")
     except PackageNotFoundError:  # run from a source tree
         return "unknown"
-
-
-def load_weights(model: nn.Module, weights: Path) -> None:
-    """Fill `model` from the file, which keeps one name of tensors that are shared. Raises RuntimeError if they do not fit."""
-    own = model.state_dict()
-    state = OrderedDict(load_file(weights))
-    state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]  # versions, which some modules ask for
-    result = model.load_state_dict(state, strict=False)
-    stored = {(own[name].data_ptr(), own[name].shape) for name in state if name in own}
-    missing = [name for name in result.missing_keys if (own[name].data_ptr(), own[name].shape) not in stored]
-    if missing or result.unexpected_keys:
-        raise RuntimeError(
-            f"missing: {', '.join(missing) or 'none'}; not asked for: {', '.join(result.unexpected_keys)}"
-        )
-
-
-def _match_dtypes(model: nn.Module, weights: Path) -> None:
-    """Give `model`'s tensors the dtypes they have in the file, so that loading converts nothing."""
-    # Every name of tied tensors: the file keeps one of them, not always the first.
-    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
-    tensors = {**dict(parameters), **dict(buffers)}
-    with safe_open(weights, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118
-            tensor = tensors.get(name)
-            if tensor is not None:
-                tensor.data = tensor.data.to(_DTYPES.get(file.get_slice(name).get_dtype(), tensor.dtype))
-
-
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -1,8 +1,9 @@
 """Hugging Face: a callback for `Trainer`, and folders that hold a compact model of theirs with its config.
 
+projector = lrpet.Projector(model, plan)                     # the length of the training comes from the trainer
 trainer = Trainer(model, args, callbacks=[ProjectorCallback(projector)], ...)
 trainer.train()
-save_pretrained(lrpet.factorize(model, projector.plan), "compact/")
+save_pretrained(projector.finish(), "compact/")
 compact = from_pretrained("compact/")                                    # or the name of a repository on the hub
 """
 
@@ -11,14 +12,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import lrpet
-from lrpet.compact.files import CARD, model_card, read_manifest
+from lrpet.compact.card import model_card
+from lrpet.compact.files import CARD, read_manifest
+from lrpet.planning.plan import Plan
 
 STATE = "lrpet_projector.json"
 
@@ -27,7 +30,11 @@ class ProjectorCallback(TrainerCallback):
     """Projects after the optimizer steps at which the projector says so, and once more when training ends.
 
     The projector's count of steps goes into every checkpoint and comes back with it; the bases for its warm start do not: the
-    first projection after a resumption starts afresh. The projector is one made for the model that the trainer gets.
+    first projection after a resumption starts afresh. A projector without `total_steps` takes the trainer's. With
+    `load_best_model_at_end`, a model from before the first projection may be picked: a warning says so.
+
+    Args:
+        projector: Made for the model that the trainer gets.
     """
 
     def __init__(self, projector: lrpet.Projector) -> None:
@@ -36,16 +43,21 @@ class ProjectorCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Continue from the step that the trainer continues from. Raises ValueError under several processes."""
+        """Continue from the step that the trainer continues from.
+
+        Raises ValueError under several processes, which this version does not project in.
+        """
         if args.world_size > 1:
             raise ValueError(f"the projector runs in one process; this trainer has {args.world_size}")
+        if self.projector.total_steps is None and not self.projector.steps:
+            self.projector.total_steps = state.max_steps
         saved = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}" / STATE
         if state.global_step and saved.is_file():
             self.projector.load_state_dict(json.loads(saved.read_text(encoding="utf-8")))
         self.projector.steps = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """One optimizer step; what a projection pruned goes into the trainer's history."""
+        """Count an optimizer step; what a projection pruned goes into the trainer's history."""
         if (report := self.projector.step()) is not None:
             entry = {"step": state.global_step, "lrpet/pruned": report.pruned}
             state.log_history.append(entry if state.epoch is None else {"epoch": state.epoch, **entry})
@@ -67,22 +79,30 @@ class ProjectorCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Project, so that the weights are low-rank."""
-        self.projector.project()
+        self.projector.settle()
 
 
 def save_pretrained(compact: nn.Module, folder: str | os.PathLike[str], **options: Any) -> Path:
-    """`lrpet.save`, with the config of the transformers model beside it. Raises ValueError for a model of another library."""
+    """Save a compact transformers model by `lrpet.save`, with its config beside it.
+
+    Raises ValueError for a model of another library, and as `lrpet.save` does.
+    """
     if not isinstance(compact, PreTrainedModel):
         raise ValueError(f"{type(compact).__name__} is not a transformers model: use lrpet.save")
     written = lrpet.save(compact, folder, **options)
     compact.config.save_pretrained(written)
     usage = 'from lrpet.integrations.huggingface import from_pretrained\n\ncompact = from_pretrained("this folder")'
-    (written / CARD).write_text(model_card(compact, name=type(compact).__name__, usage=usage), encoding="utf-8")
+    (written / CARD).write_text(
+        model_card(cast(Plan, compact.lrpet_plan), name=type(compact).__name__, usage=usage), encoding="utf-8"
+    )
     return written
 
 
 def from_pretrained(name: str | os.PathLike[str], **options: Any) -> nn.Module:
-    """Read a folder that `save_pretrained` wrote, or a repository on the hub. `options` as for `lrpet.load`, errors too."""
+    """Read a folder that `save_pretrained` wrote, or a repository on the hub.
+
+    Options and errors are those of `lrpet.load`.
+    """
     folder = Path(name)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download

@@ -2,25 +2,99 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lrpet.projecting.projector import Projector
 
+KEY = "lrpet_projector"
 
-def attach(projector: Projector, optimizer: Optimizer) -> RemovableHandle:
-    """Let every step of `optimizer` that is really taken be followed by `projector.step()`; nothing else to write.
 
-    A step that a gradient scaler skips, and a batch that only accumulates gradients, count for nothing, as they should.
-    accelerate's wrapped optimizers are welcome, before or after `prepare`; `accelerator.register_for_checkpointing(projector)`
-    then stores and restores the projector with everything else. `handle.remove()` detaches.
+class Attachment:
+    """A projector attached to an optimizer; `remove()` detaches it."""
+
+    def __init__(self, removers: list[Callable[[], None]]) -> None:
+        self._removers = removers
+
+    def remove(self) -> None:
+        """Detach the projector; a second call does nothing."""
+        while self._removers:
+            self._removers.pop()()
+
+
+def attach(projector: Projector, optimizer: Optimizer, *, keep_state: bool = True) -> Attachment:
+    """Let every step that `optimizer` really takes be followed by `projector.step()`; nothing else is to be written.
+
+    A step that a gradient scaler skips, and a batch that only accumulates gradients, count for nothing. The projector's state
+    goes into `optimizer.state_dict()` under "lrpet_projector" and comes back by `load_state_dict`, so that every script that
+    saves its optimizer resumes right. Attach before such a state is loaded.
+
+    accelerate's wrapped optimizers are welcome, before or after `prepare`, and timm's lookahead optimizers.
+
+    Args:
+        projector: What is stepped.
+        optimizer: Any optimizer, or a wrapper that holds one as `.optimizer`.
+        keep_state: Whether the optimizer's state holds the projector's; False where a checkpoint holds it elsewhere.
+
+    Warns if the optimizer has taken steps, or loads a state of a training, that the projector knows nothing of.
     """
-    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper calls the one inside
+    inner: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper calls the one inside
+    holder = getattr(inner, "_base_optimizer", inner)  # timm's Lookahead keeps its state in the one it wraps
+    if keep_state and holder.state and not projector.steps:
+        warnings.warn(
+            "the optimizer has taken steps already, and the projector counts from 0: attach it before the optimizer's state is "
+            "loaded, or set projector.steps",
+            stacklevel=2,
+        )
+    removers = [_after_step(inner, projector.step)]
+    if keep_state:
+        removers += _with_state(holder, projector)
+    return Attachment(removers)
 
-    def hook(_: Optimizer, __: tuple[Any, ...], ___: dict[str, Any]) -> None:
-        projector.step()
 
-    handle: RemovableHandle = inner.register_step_post_hook(hook)
-    return handle
+def _after_step(optimizer: Any, call: Callable[[], Any]) -> Callable[[], None]:
+    """Call after every step; return what undoes this."""
+    if getattr(type(optimizer).step, "hooked", False):
+        remover: Callable[[], None] = optimizer.register_step_post_hook(lambda *_: _ignore(call())).remove
+        return remover
+    # Optimizers that do not call Optimizer.__init__, as timm's Lookahead, run no hooks.
+    step = optimizer.step
+
+    def stepped(*args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        call()
+        return result
+
+    optimizer.step = stepped
+    return lambda: setattr(optimizer, "step", step)
+
+
+def _with_state(optimizer: Optimizer, projector: Projector) -> list[Callable[[], None]]:
+    """Keep the projector's state in the optimizer's; return what undoes this."""
+
+    def save(_: Optimizer, state: dict[str, Any]) -> None:
+        state[KEY] = projector.state_dict()
+
+    def load(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        rest = {key: value for key, value in state.items() if key != KEY}
+        if KEY in state:
+            projector.load_state_dict(state[KEY])
+        elif state.get("state"):
+            warnings.warn(
+                f"this optimizer state was saved without a projector, which goes on counting from step {projector.steps}: set "
+                "projector.steps to the number of steps taken",
+                stacklevel=2,
+            )
+        return rest
+
+    return [
+        optimizer.register_state_dict_post_hook(save).remove,
+        optimizer.register_load_state_dict_pre_hook(load).remove,
+    ]
+
+
+def _ignore(_: object) -> None:
+    return None

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-import lrpet
+from lrpet.latency.runtimes import Runtime, raced
 from lrpet.latency.table import LatencyTable
-from lrpet.layers.attention import FactorizedAttention
-from lrpet.layers.factors import empty_factors
-from lrpet.layers.matrix import shape_of
+from lrpet.layers import evaluating
+from lrpet.layers.attention import AttentionInput, output_name
+from lrpet.layers.matrix import MatrixLayer
 from lrpet.planning.costs import uniform_rank
-from lrpet.train.measure import latency
+from lrpet.planning.planner import plan
 
-Runtime = Literal["eager", "compile", "onnxruntime"]
 LADDER = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Measuring was interrupted; `table` holds what was measured until then, or is None before the first layer."""
+
+    def __init__(self, table: LatencyTable | None) -> None:
+        super().__init__()
+        self.table = table
 
 
 @torch.no_grad()
@@ -36,7 +41,7 @@ def profile_latency(
 ) -> LatencyTable:
     """Measure every distinct layer of `model` that can be factorised, on the device of `example`.
 
-    Layers of the same kind, shape and input are measured once. The dense layer and its factors take turns, so that other
+    Layers of one kind, shape and input are measured once. The dense layer and its factors take turns, so that other
     work on the machine slows all alike; medians are kept.
 
     Args:
@@ -48,60 +53,71 @@ def profile_latency(
         seconds: Bounds the measuring of each contender.
         told: Is told each layer as it is measured.
 
-    Raises ValueError for an unknown runtime.
+    Raises:
+        ValueError: an unknown runtime.
+        Interrupted: on Ctrl-C; the exception has what was measured.
     """
-    if runtime not in ("eager", "compile", "onnxruntime"):
-        raise ValueError(f"runtime={runtime!r} must be eager, compile or onnxruntime")
-    plan = lrpet.plan(model, example, keep=1.0, factorize_all=True, unfolding="channel")
-    inputs = _inputs(model, example, list(plan.ranks))
+    if runtime not in get_args(Runtime):
+        raise ValueError(f"runtime={runtime!r} must be one of {', '.join(get_args(Runtime))}")
+    everything = plan(model, example, keep=1.0, factorize_all=True)
+    layers = everything.bind(model)
+    inputs = _inputs(model, example, layers.values())
+    whole = raced({"network": model}, example, runtime, seconds)["network"]
+    table = LatencyTable(
+        network=whole,
+        dense={},
+        factorised={},
+        source={
+            "runtime": runtime,
+            "device": str(example.device),
+            "input": list(example.shape),
+            "threads": torch.get_num_threads(),
+        },
+        shapes={layer.name: str(layer.shape) for layer in everything.layers if layer.counted},
+    )
     measured: dict[Any, dict[str, float]] = {}
     dense: dict[str, float] = {}
     factorised: dict[str, dict[int, float]] = {}
-    for name in plan.ranks:
-        if name not in inputs:
-            continue  # run by its parent: no table for it, so no plan by latency
-        module, ((x, *others), calls) = model.get_submodule(name), inputs[name]
-        full = shape_of(module).full_rank
-        ranks = sorted({_rung(full, fraction, multiple_of) for fraction in ladder})
-        key = (repr(module), *(tensor.shape for tensor in (x, *others)), x.dtype, tuple(ranks))
-        if key not in measured:
-            told(name)
-            contenders = {"dense": module, **{str(rank): _factorised(module, rank) for rank in ranks}}
-            if others:
-                contenders = {form: _Attending(attention, *others) for form, attention in contenders.items()}
-            measured[key] = raced(contenders, x, runtime, seconds)
-        times = measured[key]
-        dense[name] = calls * times["dense"]
-        factorised[name] = {rank: calls * times[str(rank)] for rank in ranks}
-    whole = raced({"network": model}, example, runtime, seconds)["network"]
-    source = {
-        "runtime": runtime,
-        "device": str(example.device),
-        "input": list(example.shape),
-        "threads": torch.get_num_threads(),
-    }
-    return LatencyTable(whole, dense, factorised, source)
+    try:
+        for name, layer in layers.items():
+            if name not in inputs:
+                continue  # run by its parent: no table for it, so no plan by latency
+            (x, *others), calls = inputs[name]
+            ranks = sorted({_rung(layer.shape.full_rank, fraction, multiple_of) for fraction in ladder})
+            key = (repr(layer.module), *(tensor.shape for tensor in (x, *others)), x.dtype, tuple(ranks))
+            if key not in measured:
+                told(name)
+                contenders = {"dense": layer.module, **{str(rank): _factorised(layer, rank) for rank in ranks}}
+                if others:
+                    contenders = {form: _Attending(attention, *others) for form, attention in contenders.items()}
+                measured[key] = raced(contenders, x, runtime, seconds)
+            times = measured[key]
+            dense[name] = calls * times["dense"]
+            factorised[name] = {rank: calls * times[str(rank)] for rank in ranks}
+    except KeyboardInterrupt:
+        raise Interrupted(replace(table, dense=dense, factorised=factorised) if dense else None) from None
+    return replace(table, dense=dense, factorised=factorised)
 
 
 def _rung(full: int, fraction: float, multiple_of: int) -> int:
-    """A rank of the ladder: a multiple where the layer has one as low as this."""
+    """Return a rank of the ladder: a multiple where the layer has one as low as this."""
     rank = uniform_rank(full, fraction)
     return max(multiple_of, rank // multiple_of * multiple_of) if full >= multiple_of else rank
 
 
-def _factorised(module: nn.Module, rank: int) -> nn.Module:
-    """With any weights: they do not change the time."""
-    if isinstance(module, nn.MultiheadAttention):
-        factors: nn.Module = FactorizedAttention(module, rank, None)
-    else:
-        factors = empty_factors(module, rank)
+def _factorised(layer: MatrixLayer, rank: int) -> nn.Module:
+    """Return what a layer becomes at this rank, with any weights: they do not change the time."""
+    whole = isinstance(layer, AttentionInput)
+    factors = layer.replacement({layer.name: rank}) if whole else layer.empty_factors(rank)
     for parameter in factors.parameters():
         parameter.normal_(std=0.02)
     return factors
 
 
-def _inputs(model: nn.Module, example: Tensor, names: list[str]) -> dict[str, tuple[tuple[Tensor, ...], int]]:
-    """{layer name: its first inputs (query, key and value of an attention), how often it ran}."""
+def _inputs(
+    model: nn.Module, example: Tensor, layers: Collection[MatrixLayer]
+) -> dict[str, tuple[tuple[Tensor, ...], int]]:
+    """Return {layer name: its first inputs (query, key and value of an attention), how often it ran}."""
     seen: dict[str, tuple[tuple[Tensor, ...], int]] = {}
 
     def note(name: str, *arguments: Tensor) -> None:
@@ -113,24 +129,22 @@ def _inputs(model: nn.Module, example: Tensor, names: list[str]) -> dict[str, tu
             if isinstance(module, nn.MultiheadAttention):
                 given = dict(zip(("query", "key", "value"), arguments, strict=False)) | named
                 note(name, given["query"], given["key"], given["value"])
-                note(f"{name}.out_proj", given["query"])  # which the attention runs itself, on as many tokens
+                note(output_name(name), given["query"])  # which the attention runs itself, on as many tokens
             elif len(arguments) == 1 and isinstance(arguments[0], Tensor):
                 note(name, arguments[0])
 
         return hook
 
-    modes = [(module, module.training) for module in model.modules()]
     handles = [
         model.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True)
-        for name in {*names, *(name.removesuffix(".out_proj") for name in names)}
+        for name in {layer.host for layer in layers} | {layer.name for layer in layers}
     ]
     try:
-        model.eval()(example)
+        with evaluating(model):
+            model(example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     return seen
 
 
@@ -145,37 +159,3 @@ class _Attending(nn.Module):
 
     def forward(self, query: Tensor) -> Any:
         return self.attention(query, self.key, self.value, need_weights=False)[0]
-
-
-def raced(contenders: dict[str, nn.Module], x: Tensor, runtime: Runtime, seconds: float) -> dict[str, float]:
-    """Median milliseconds of one pass of each through a runtime, the contenders taking turns for `seconds` each."""
-    if runtime == "compile":
-        torch._dynamo.reset()
-        contenders = {name: torch.compile(module) for name, module in contenders.items()}  # type: ignore[misc]
-    if runtime == "onnxruntime":
-        contenders = {name: _Session(module, x) for name, module in contenders.items()}
-    return latency(contenders, x, seconds=seconds)
-
-
-class _Session(nn.Module):
-    """A module in ONNX Runtime, on the CPU."""
-
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
-        super().__init__()
-        import onnxruntime
-
-        program = torch.onnx.export(
-            copy.deepcopy(module).eval(), (x,), dynamo=True, verbose=False, input_names=["x"], output_names=["y"]
-        )
-        assert program is not None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "module.onnx"
-            program.save(str(path), external_data=False)
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            # Else the threads of the one that has just run would slow the next.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def forward(self, x: Tensor) -> Any:
-        return self.session.run(["y"], {"x": x.numpy()})

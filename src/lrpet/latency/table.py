@@ -10,26 +10,43 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from lrpet.compact.write import written
+
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatencyTable:
     """Milliseconds of a network and of its layers, dense and factorised at some ranks, on one machine and runtime."""
 
     network: float
-    """Of one pass through the dense network."""
+    """Milliseconds of one pass through the dense network."""
     dense: Mapping[str, float]
-    """{layer name: of all its calls in one pass}."""
+    """{layer name: milliseconds of all its calls in one pass}."""
     factorised: Mapping[str, Mapping[int, float]]
-    """{layer name: {rank: likewise}}."""
+    """{layer name: {rank: milliseconds of all its calls in one pass, factorised}}."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the numbers come from: runtime, device, input, command, commit, hardware, versions."""
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    """{layer name: its shape as matrices}, of every layer of the network, so that no other network takes these times."""
+
+    def __repr__(self) -> str:
+        return f"LatencyTable({len(self.dense)} layers, {self.network:.3g} ms, {self.source.get('runtime', 'unknown runtime')})"
+
+    def mismatch(self, name: str, shape: str) -> str | None:
+        """Say how a layer differs from the one that was measured; None if it does not, or if the table does not know."""
+        if not self.shapes:
+            return None
+        if name not in self.shapes:
+            return f"it has no layer {name!r}"
+        measured = self.shapes[name]
+        return None if measured == shape else f"{name!r} was {measured} there and is {shape} here"
 
     def milliseconds(self, name: str, rank: int | None) -> float:
-        """Of a layer at `rank`, or dense; between measured ranks on the straight line, and never less than at a lower rank.
+        """Return the time of a layer at `rank`, or dense (None): between measured ranks, that on the straight line.
 
-        Below the lowest measured rank the time is that of the lowest; above the highest, that of the dense layer.
+        It is never less than at a lower rank. Below the lowest measured rank the time is that of the lowest; above the
+        highest, that of the dense layer. Raises KeyError for a layer that was not measured.
         """
         if rank is None:
             return self.dense[name]
@@ -45,13 +62,15 @@ class LatencyTable:
         return max(self.dense[name], rising[ranks[-1]])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON."""
+        """Write the table as JSON; the file appears whole or not at all."""
         layers = {
             name: {"dense": milliseconds, "ranks": {str(rank): ms for rank, ms in self.factorised[name].items()}}
             for name, milliseconds in self.dense.items()
         }
         values = {"format": FORMAT, "network": self.network, "layers": layers, "source": dict(self.source)}
-        Path(path).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        values["shapes"] = dict(self.shapes)
+        with written(Path(path)) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
@@ -70,6 +89,7 @@ class LatencyTable:
                     for name, layer in layers.items()
                 },
                 source=values["source"],
+                shapes={name: str(shape) for name, shape in values.get("shapes", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no table of latencies: {error}") from None

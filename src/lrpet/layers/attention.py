@@ -1,122 +1,153 @@
-"""Multi-head attention with factorised projections: what `nn.MultiheadAttention` becomes."""
+"""The two layers of an `nn.MultiheadAttention`: its packed input projection, and the output projection it runs itself."""
 
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Mapping
+from fractions import Fraction
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrpet.layers.factors import empty_factors
+from lrpet.layers.factorized_attention import FactorizedAttention
+from lrpet.layers.factors import FactorPair
+from lrpet.layers.linear import Linear
+from lrpet.layers.matrix import Call, MatrixLayer, MatrixShape
 
 
-class FactorizedAttention(nn.Module):
-    """`nn.MultiheadAttention` with its packed projection taken apart into `q_proj`, `k_proj` and `v_proj`.
+class AttentionInput(MatrixLayer):
+    """The packed projection of query, key and value: three matrices of width × width."""
 
-    Each of the four projections is an `nn.Linear`, or the two factors of one. Arguments and results of `forward` are those
-    of `nn.MultiheadAttention`; attention itself is `scaled_dot_product_attention` unless its weights are wanted.
-    """
-
-    # What nn.TransformerEncoderLayer asks its attention before it takes the fast path, which knows only packed projections.
-    in_proj_weight = None
-    in_proj_bias = None
-    _qkv_same_embed_dim = False
-
-    def __init__(self, attention: nn.MultiheadAttention, rank: int | None, out_rank: int | None) -> None:
-        """Like `attention` in dtype, device, mode and requires_grad. Where a rank is given, factors, uninitialised; where it
-        is None, the dense projection."""
-        super().__init__()
-        self.embed_dim = attention.embed_dim
-        self.num_heads = attention.num_heads
-        self.head_dim = attention.head_dim
-        self.dropout = attention.dropout
-        self.batch_first = attention.batch_first
-        packed = _unpacked(attention)
-        self.q_proj, self.k_proj, self.v_proj = (_projection(each, rank) for each in packed)
-        self.out_proj = _projection(attention.out_proj, out_rank)
-        self.train(attention.training)
+    plain = (nn.MultiheadAttention,)
+    _parameter = "in_proj_weight"
 
     @property
-    def inputs(self) -> list[nn.Module]:
-        """The projections of query, key and value."""
-        return [self.q_proj, self.k_proj, self.v_proj]
+    def weight(self) -> Tensor:
+        """Return the packed weight."""
+        weight: Tensor = self.module.in_proj_weight
+        return weight
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None = None,
-        need_weights: bool = True,
-        attn_mask: Tensor | None = None,
-        average_attn_weights: bool = True,
-        is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `nn.MultiheadAttention.forward`: shapes (L, N, E), (N, L, E) if `batch_first`, or (L, E) without a batch."""
-        if is_causal and attn_mask is None:
-            raise ValueError("is_causal=True is a hint about attn_mask, which must be given with it")
-        batched, batch_first = query.dim() == 3, self.batch_first
-        if not batched:
-            query, key, value = (x[None] for x in (query, key, value))
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
-        elif not batch_first:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        q, k, v = (
-            self._heads(projection(x))
-            for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
-        )
-        mask = self._mask(attn_mask, key_padding_mask, q)
-        p = self.dropout if self.training else 0.0
-        weights = None
-        if need_weights:
-            scores = q @ k.mT / math.sqrt(self.head_dim)
-            weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), p)
-            attended = weights @ v
-            weights = weights.mean(1) if average_attn_weights else weights
-            weights = weights if batched else weights[0]
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        result = self.out_proj(attended.transpose(1, 2).flatten(2))
-        if not batched:
-            return result[0], weights
-        return (result if batch_first else result.transpose(0, 1)), weights
+    @property
+    def bias(self) -> Tensor | None:
+        """Return the packed bias."""
+        bias: Tensor | None = self.module.in_proj_bias
+        return bias
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.num_heads, self.head_dim).transpose(1, 2)
+    def _shape(self) -> MatrixShape:
+        """Return three groups of width rows; 0 × 0 where the weight is not packed."""
+        width = self.module.embed_dim
+        return MatrixShape(3 * width, width, 3) if self.module._qkv_same_embed_dim else MatrixShape(0, 0)
 
-    def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor) -> Tensor | None:
-        """Both masks as one that is added to the scores, broadcast to shape (batch, heads, L, S)."""
-        masks = []
-        if attn_mask is not None:
-            masks.append(
-                attn_mask if attn_mask.dim() == 2 else attn_mask.view(-1, self.num_heads, *attn_mask.shape[1:])
-            )
-        if key_padding_mask is not None:
-            masks.append(key_padding_mask[:, None, None, :])
-        added = [
-            torch.zeros_like(mask, dtype=q.dtype).masked_fill(mask, -torch.inf)
-            if mask.dtype == torch.bool
-            else mask.to(q.dtype)
-            for mask in masks
-        ]
-        return sum(added[1:], added[0]) if added else None
+    def matrices(self, tensor: Tensor | None = None) -> Tensor:
+        """Return the weights of query, key and value, shape (3, width, width)."""
+        return (self.weight if tensor is None else tensor).view(3, -1, self.shape.columns)
+
+    def tensor(self, matrices: Tensor) -> Tensor:
+        """Return the packed weight again."""
+        return matrices.reshape(self.weight.shape)
+
+    def positions(self, call: Call) -> Fraction:
+        """Return the mean number of tokens of query, key and value."""
+        return Fraction(sum(tokens[:-1].numel() for tokens in call.inputs), 3)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the attention's own parameters, without those of its output projection."""
+        return [parameter for parameter in self.module._parameters.values() if parameter is not None]
+
+    def _peculiarity(self) -> str | None:
+        return _unusual(self.module)
+
+    def replacement(self, ranks: Mapping[str, int]) -> nn.Module:
+        """Return a `FactorizedAttention` with factors for the layers that have a rank, and dense projections else."""
+        return _factorized(self.module, self.name, ranks)
+
+    def empty_factors(self, rank: int) -> FactorPair:
+        """Return two linears for one of query, key and value."""
+        return Linear(_unpacked(self.module)[0]).empty_factors(rank)
+
+    def pairs(self, replacement: nn.Module) -> list[FactorPair]:
+        """Return the pairs of query, key and value."""
+        assert isinstance(replacement, FactorizedAttention)
+        return [pair for pair in replacement.inputs if isinstance(pair, FactorPair)]
+
+
+class AttentionOutput(Linear):
+    """The output projection, which the attention runs itself, by its weight.
+
+    Args:
+        module: The `out_proj` of the attention.
+        name: Its name in the network, which is that of the attention and ".out_proj".
+        attention: The attention that runs it.
+    """
+
+    def __init__(self, module: nn.Module, name: str, attention: nn.MultiheadAttention) -> None:
+        super().__init__(module, name)
+        self.attention = attention
+
+    def positions(self, call: Call) -> int:
+        """Return the number of query tokens."""
+        return call.inputs[0][:-1].numel()
+
+    def refusal(self) -> str | None:
+        """Say why the layer cannot be projected and factorised; None if it can."""
+        if AttentionInput(self.attention)._has_own_forward():
+            return f"{type(self.attention).__name__}, which runs it, has a forward of its own"
+        return super().refusal()
+
+    def _peculiarity(self) -> str | None:
+        return _unusual(self.attention)
+
+    @property
+    def host(self) -> str:
+        """Return the name of the attention."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def host_module(self) -> nn.Module:
+        """Return the attention."""
+        return self.attention
+
+    def replacement(self, ranks: Mapping[str, int]) -> nn.Module:
+        """Return a `FactorizedAttention` with factors for the layers that have a rank, and dense projections else."""
+        return _factorized(self.attention, self.host, ranks)
+
+    def pairs(self, replacement: nn.Module) -> list[FactorPair]:
+        """Return the pair of the output projection."""
+        assert isinstance(replacement, FactorizedAttention)
+        assert isinstance(replacement.out_proj, FactorPair)
+        return [replacement.out_proj]
+
+
+def output_name(attention: str) -> str:
+    """Return the name of an attention's output projection."""
+    return f"{attention}.out_proj" if attention else "out_proj"
+
+
+def _unusual(attention: nn.MultiheadAttention) -> str | None:
+    if not attention._qkv_same_embed_dim:
+        return "its query, key and value have different widths"
+    if attention.bias_k is not None or attention.add_zero_attn:
+        return "it adds a key and a value of its own (add_bias_kv, add_zero_attn)"
+    return None
+
+
+def _factorized(attention: nn.MultiheadAttention, name: str, ranks: Mapping[str, int]) -> FactorizedAttention:
+    rank, out_rank = ranks.get(name), ranks.get(output_name(name))
+    q, k, v = (linear if rank is None else Linear(linear).empty_factors(rank) for linear in _unpacked(attention))
+    out: nn.Module = (
+        copy.deepcopy(attention.out_proj) if out_rank is None else Linear(attention.out_proj).empty_factors(out_rank)
+    )
+    return FactorizedAttention(attention, q_proj=q, k_proj=k, v_proj=v, out_proj=out)
 
 
 def _unpacked(attention: nn.MultiheadAttention) -> list[nn.Linear]:
-    """Query, key and value as linears with copies of their parts of the packed weight and bias."""
+    """Return query, key and value as linears with copies of their parts of the packed weight and bias."""
     weight, bias, width = attention.in_proj_weight, attention.in_proj_bias, attention.embed_dim
     linears = []
     for i in range(3):
-        linear = nn.Linear(width, width, bias=bias is not None, device="meta")
+        linear = nn.Linear(width, width, bias=bias is not None, device="meta").train(attention.training)
         part = slice(i * width, (i + 1) * width)
         linear.weight = nn.Parameter(weight[part].detach().clone(), requires_grad=weight.requires_grad)
         if bias is not None:
             linear.bias = nn.Parameter(bias[part].detach().clone(), requires_grad=bias.requires_grad)
         linears.append(linear)
     return linears
-
-
-def _projection(linear: nn.Linear, rank: int | None) -> nn.Module:
-    return copy.deepcopy(linear) if rank is None else empty_factors(linear, rank)

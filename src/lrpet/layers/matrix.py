@@ -1,58 +1,53 @@
-"""A layer's weight seen as matrices: which layers have them, their shape, and the batch norm's scale of their rows.
+"""A layer whose weight is seen as matrices: what every kind of layer has in common.
 
-| layer                 | weight           | rows, columns of each of g groups   | its two factors                     |
-|-----------------------|------------------|-------------------------------------|-------------------------------------|
-| Linear                | n, c             | n, c                                | c→r, r→n                            |
-| transformers' Conv1D  | c, n             | n, c                                | c→r, r→n, both Linear               |
-| Conv1d, 2d, 3d        | n, c/g, k…       | n/g, c/g·k…            ("channel")  | k… convolution c→g·r, 1… g·r→n      |
-| Conv2d                | n, c/g, kh, kw   | n/g·kw, c/g·kh         ("spatial")  | kh×1 convolution c→g·r, 1×kw g·r→n  |
-| ConvTranspose1d to 3d | c, n/g, k…       | n/g·k…, c/g                         | 1… convolution c→g·r, transposed k… |
-| MultiheadAttention    | 3·n, n (packed)  | n, n; g = 3: query, key and value   | n→r, r→n for each                   |
+| kind                     | weight           | rows, columns of each of g groups   | its two factors                     |
+|--------------------------|------------------|-------------------------------------|-------------------------------------|
+| Linear                   | n, c             | n, c                                | c→r, r→n                            |
+| TransformersConv1D       | c, n             | n, c                                | c→r, r→n, both Linear               |
+| Convolution              | n, c/g, k…       | n/g, c/g·k…            ("channel")  | k… convolution c→g·r, 1… g·r→n      |
+| SpatialConvolution       | n, c/g, kh, kw   | n/g·kw, c/g·kh         ("spatial")  | kh×1 convolution c→g·r, 1×kw g·r→n  |
+| TransposedConvolution    | c, n/g, k…       | n/g·k…, c/g                         | 1… convolution c→g·r, transposed k… |
+| StandardizedConvolution  | n, c/g, kh, kw   | n/g, c/g·kh·kw, standardised        | k… convolution c→g·r, 1… g·r→n      |
+| AttentionInput           | 3·n, n (packed)  | n, n; g = 3: query, key and value   | n→r, r→n for each                   |
+| AttentionOutput          | n, n             | n, n                                | n→r, r→n                            |
 
 Groups of a convolution never mix, so each has a matrix of its own; in a depthwise convolution that is a single row.
+`lrpet.layers.kinds` finds the class of a module.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
+
+from lrpet.layers.batch_norm import row_scale
+from lrpet.layers.factors import FactorPair
 
 #: How a convolution's kernel is divided between the two factors; see the table above.
 Unfolding = Literal["channel", "spatial"]
-
-_KINDS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-    nn.MultiheadAttention,
-)
-
-#: Subclasses with a forward of their own that is the plain layer's after all, or that pads by the size of its input.
-_EQUIVALENT = ("transformers.models.falcon.modeling_falcon.FalconLinear",)
-_PADDED_BY_INPUT = ("timm.layers.conv2d_same.Conv2dSame",)
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Shape of a weight as matrices."""
+class MatrixShape:
+    """The shape of a weight as matrices."""
 
     rows: int
-    """Of all groups together."""
+    """Rows of all groups together."""
     columns: int
     groups: int = 1
 
     @property
     def full_rank(self) -> int:
-        """The largest rank that each group can have."""
+        """Return the largest rank that each group can have."""
         return min(self.rows // max(1, self.groups), self.columns)
 
     def __str__(self) -> str:
@@ -60,168 +55,200 @@ class Shape:
         return each if self.groups == 1 else f"{self.groups} of {each}"
 
 
-def is_counted(module: nn.Module) -> bool:
-    """Whether the module's multiply-adds and parameters count towards a network's totals, factorised or not."""
-    return isinstance(module, _KINDS) or is_transformers_conv1d(module)
+@dataclass(frozen=True)
+class Call:
+    """The shapes that one call of a layer took and gave."""
+
+    inputs: tuple[torch.Size, ...]
+    output: torch.Size
 
 
-def is_transformers_conv1d(module: nn.Module) -> bool:
-    """Whether this is the linear of GPT-2 and its kin, which stores its weight as (inputs, outputs)."""
-    return any(
-        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
-    )
+class MatrixLayer(ABC):
+    """A module of a network whose weight is one matrix, or one matrix for each group.
+
+    Args:
+        module: The module that holds the weight.
+        name: Its name in the network.
+        batch_norm: The batch norm that folds into the layer at inference, if it is to be rectified.
+    """
+
+    unfolding: Unfolding = "channel"
+    computed: bool = False
+    """Whether the matrices are computed from the parameter, as a standardised weight is."""
+    plain: tuple[type[nn.Module], ...] = ()
+    """Classes whose forward this kind of layer knows; a subclass with another forward is refused."""
+    _parameter: str = "weight"
+    equivalent: tuple[str, ...] = ()
+    """Paths of subclasses whose own forward computes what the plain one does, or what the factors of this kind do."""
+
+    def __init__(self, module: nn.Module, name: str = "", batch_norm: nn.Module | None = None) -> None:
+        self.module: Any = module
+        self.name = name
+        self.batch_norm = batch_norm
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.shape})"
+
+    @property
+    def weight(self) -> Tensor:
+        """Return the parameter that is projected."""
+        weight: Tensor = self.module.weight
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Return the bias that is added to the product with `weight`, if there is one."""
+        bias: Tensor | None = self.module.bias
+        return bias
+
+    @cached_property
+    def shape(self) -> MatrixShape:
+        """Return the shape of the weight as matrices. A computed weight is looked at once: a look may change its buffers."""
+        return self._shape()
+
+    @abstractmethod
+    def _shape(self) -> MatrixShape: ...
+
+    @property
+    def channels(self) -> int:
+        """Return the number of output channels or features, which is that of the batch norm's numbers."""
+        return self.shape.rows
+
+    @abstractmethod
+    def matrices(self, tensor: Tensor | None = None) -> Tensor:
+        """Return the weight, or a tensor of its shape, as matrices of shape (groups, rows/groups, columns).
+
+        The result is a view where strides allow it.
+        """
+
+    @abstractmethod
+    def tensor(self, matrices: Tensor) -> Tensor:
+        """Return matrices of shape (groups, rows/groups, columns) as a tensor of the weight's shape."""
+
+    def write_(self, matrices: Tensor) -> None:
+        """Set the weight to these matrices, unless they are a view of it."""
+        if matrices.data_ptr() != self.weight.data_ptr():
+            self.weight.copy_(self.tensor(matrices))
+
+    def rows(self, channels: Tensor) -> Tensor:
+        """Return a number for each channel, shape (n,), as one for each row, shape (groups, rows/groups)."""
+        return channels.repeat_interleave(self.shape.rows // len(channels)).view(self.shape.groups, -1)
+
+    def row_scale(self) -> Tensor | None:
+        """Return the batch norm's α for each row, shape (groups, rows/groups); None without a batch norm."""
+        return None if self.batch_norm is None else self.rows(row_scale(self.batch_norm))
+
+    def folded(self, dtype: torch.dtype) -> Tensor:
+        """Return the matrices with the batch norm folded in, diag(α)·W, detached and in this precision."""
+        matrices, alpha = self.matrices().detach().to(dtype), self.row_scale()
+        return matrices if alpha is None else alpha.to(dtype)[..., None] * matrices
+
+    @abstractmethod
+    def positions(self, call: Call) -> int | Fraction:
+        """Return the output positions of a call: pixels or tokens, times the batch, at which every weight is used once."""
+
+    def first_positions(self, call: Call) -> int | Fraction:
+        """Return the positions at which the first factor is applied, `positions` unless the kind says otherwise."""
+        return self.positions(call)
+
+    @property
+    def extra_params(self) -> int:
+        """Return the number of parameters besides weight and bias, which the factors do without."""
+        return 0
+
+    def tensors(self) -> list[Tensor]:
+        """Return the weights and biases of the module, computed ones included."""
+        return [tensor for tensor in (self.module.weight, self.module.bias) if isinstance(tensor, Tensor)]
+
+    def refusal(self) -> str | None:
+        """Say why the layer cannot be projected and factorised; None if it can."""
+        if parametrize.is_parametrized(self.module) or self._parameter not in self.module._parameters:
+            return "its weight is computed by a parametrization"
+        if self._has_own_forward():
+            return f"{type(self.module).__name__} has a forward of its own"
+        if (peculiarity := self._peculiarity()) is not None:
+            return peculiarity
+        if not self.weight.is_floating_point():
+            return "its weight is not a floating-point tensor"
+        if not self.weight.numel():
+            return "its weight is empty"
+        if self.shape.groups > 1 and self.shape.full_rank == 1:
+            return "depthwise: each group's matrix has rank 1 already"
+        return None
+
+    def _peculiarity(self) -> str | None:
+        """Say what else stands in the way, in a kind that knows something."""
+        return None
+
+    def _has_own_forward(self) -> bool:
+        if "forward" in vars(self.module):
+            return True
+        kind = type(self.module)
+        if path_of(kind) in self.equivalent:
+            return False
+        base = next((base for base in self.plain if isinstance(self.module, base)), None)
+        return base is not None and any(
+            getattr(kind, method, None) is not getattr(base, method, None) for method in ("forward", "_conv_forward")
+        )
+
+    # What takes the module's place in the compact network.
+
+    @property
+    def host(self) -> str:
+        """Return the name of the module that is replaced: this one's, or that of the attention that runs it."""
+        return self.name
+
+    @property
+    def host_module(self) -> nn.Module:
+        """Return the module that is replaced."""
+        module: nn.Module = self.module
+        return module
+
+    def replacement(self, ranks: Mapping[str, int]) -> nn.Module:
+        """Return what takes the host's place at {layer name: rank}, its factors not yet initialised.
+
+        Dtype, device, training mode and `requires_grad` are those of the host.
+        """
+        return self.empty_factors(ranks[self.name])
+
+    @abstractmethod
+    def empty_factors(self, rank: int) -> FactorPair:
+        """Return factors of this rank, not yet initialised; see the table in `lrpet.layers.matrix`."""
+
+    def pairs(self, replacement: nn.Module) -> list[FactorPair]:
+        """Return this layer's factor pairs in what took the host's place."""
+        assert isinstance(replacement, FactorPair)
+        return [replacement]
+
+    @torch.no_grad()
+    def fill_(self, replacement: nn.Module, left: Tensor, right: Tensor) -> None:
+        """Set the factors to L, shape (groups, rows/groups, rank), and R, (groups, rank, columns), and the bias."""
+        pairs = self.pairs(replacement)
+        biases = [None] * len(pairs) if self.bias is None else self.bias.chunk(len(pairs))
+        chunks = zip(pairs, left.chunk(len(pairs)), right.chunk(len(pairs)), biases, strict=True)
+        for pair, left_part, right_part, bias in chunks:
+            pair.fill_(left_part, right_part, bias)
+
+    def _paired(self, first: nn.Module, second: nn.Module) -> FactorPair:
+        """Return a pair in the module's mode that requires gradients where the module's parameters do."""
+        pair = FactorPair(first, second).train(self.module.training)
+        for factor in pair:
+            assert isinstance(factor.weight, Tensor)
+            factor.weight.requires_grad_(self.weight.requires_grad)
+        if isinstance(second.bias, Tensor) and self.bias is not None:
+            second.bias.requires_grad_(self.bias.requires_grad)
+        return pair
+
+    def _like(self) -> dict[str, Any]:
+        return {"device": self.weight.device, "dtype": self.weight.dtype}
 
 
-def pads_by_input(module: nn.Module) -> bool:
-    """Whether this is timm's convolution that pads as TensorFlow does, by the size of its input."""
-    return _path(module) in _PADDED_BY_INPUT
+def path_of(kind: type) -> str:
+    """Return a class's full name, such as "torch.nn.modules.linear.Linear"."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _path(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
-
-
-def weight_of(module: nn.Module) -> Tensor:
-    """The parameter that is projected."""
-    weight = module.in_proj_weight if isinstance(module, nn.MultiheadAttention) else module.weight
-    assert isinstance(weight, Tensor)
-    return weight
-
-
-def bias_of(module: nn.Module) -> Tensor | None:
-    """The bias that goes with `weight_of(module)`, if there is one."""
-    bias = module.in_proj_bias if isinstance(module, nn.MultiheadAttention) else module.bias
-    assert bias is None or isinstance(bias, Tensor)
-    return bias
-
-
-def tensors_of(module: nn.Module) -> list[Tensor]:
-    """Weights and biases of a counted module, computed ones included."""
-    if isinstance(module, nn.MultiheadAttention):
-        return [parameter for parameter in module._parameters.values() if parameter is not None]
-    return [tensor for tensor in (module.weight, module.bias) if isinstance(tensor, Tensor)]
-
-
-def unsupported(module: nn.Module) -> str | None:
-    """Why `module` cannot be projected and factorised, in words; None if it can."""
-    name = type(module).__name__
-    if isinstance(module, nn.RNNBase):
-        return f"{name} runs its weights in one fused kernel, which takes no factors"
-    if not is_counted(module):
-        return f"{name} is not supported"
-    own = "in_proj_weight" if isinstance(module, nn.MultiheadAttention) else "weight"
-    if parametrize.is_parametrized(module) or own not in module._parameters:
-        return "its weight is computed by a parametrization"
-    if _changed(module):
-        return f"{name} has a forward of its own"
-    if isinstance(module, nn.MultiheadAttention) and (why := _unusual(module)) is not None:
-        return why
-    weight = weight_of(module)
-    if not weight.is_floating_point():
-        return "its weight is not a floating-point tensor"
-    if not weight.numel():
-        return "its weight is empty"
-    if (shape := shape_of(module)).groups > 1 and shape.full_rank == 1:
-        return "depthwise: each group's matrix has rank 1 already"
-    return None
-
-
-def _changed(module: nn.Module) -> bool:
-    """Whether a subclass or a patch computes something else than the layer we know."""
-    if "forward" in vars(module):
-        return True
-    if _path(module) in _EQUIVALENT or pads_by_input(module):
-        return False
-    base = next((kind for kind in _KINDS if isinstance(module, kind)), None)
-    if base is None:
-        return False  # transformers' Conv1D
-    return any(
-        getattr(type(module), method, None) is not getattr(base, method, None)
-        for method in ("forward", "_conv_forward")
-    )
-
-
-def _unusual(attention: nn.MultiheadAttention) -> str | None:
-    if not attention._qkv_same_embed_dim:
-        return "its query, key and value have different widths"
-    if attention.bias_k is not None or attention.add_zero_attn:
-        return "it adds a key and a value of its own (add_bias_kv, add_zero_attn)"
-    return None
-
-
-def shape_of(module: nn.Module, unfolding: Unfolding = "channel") -> Shape:
-    """Shape of the weight of a counted module as matrices; 0 × 0 where it has no single weight."""
-    if isinstance(module, nn.MultiheadAttention):
-        width = module.embed_dim
-        return Shape(3 * width, width, 3) if module._qkv_same_embed_dim else Shape(0, 0)
-    weight = weight_of(module)
-    if is_transformers_conv1d(module):
-        return Shape(weight.shape[1], weight.shape[0])
-    if not isinstance(module, _ConvNd):
-        return Shape(weight.shape[0], weight.shape[1])
-    first, second, kernel = weight.shape[0], weight.shape[1], weight.shape[2:]
-    if isinstance(module, _ConvTransposeNd):
-        return Shape(second * module.groups * kernel.numel(), first // module.groups, module.groups)
-    if unfolding == "spatial" and isinstance(module, nn.Conv2d):
-        return Shape(first * kernel[1], second * kernel[0], module.groups)
-    return Shape(first, second * kernel.numel(), module.groups)
-
-
-def channels_of(module: nn.Module) -> int:
-    """Output channels or features of a counted module: how many numbers its batch norm has."""
-    if isinstance(module, _ConvNd):
-        return module.out_channels
-    return shape_of(module).rows
-
-
-def unfold(module: nn.Module, unfolding: Unfolding = "channel", *, of: Tensor | None = None) -> Tensor:
-    """The weight, or a tensor `of` its shape, as matrices (groups, rows/groups, columns). A view where strides allow it."""
-    weight, shape = weight_of(module) if of is None else of, shape_of(module, unfolding)
-    if is_transformers_conv1d(module):
-        return weight.mT[None]
-    if isinstance(module, _ConvTransposeNd):
-        return weight.flatten(1).view(shape.groups, shape.columns, -1).mT
-    if isinstance(module, nn.Conv2d) and unfolding == "spatial":
-        return weight.permute(0, 3, 1, 2).reshape(shape.groups, -1, shape.columns)
-    return weight.flatten(1).view(shape.groups, -1, shape.columns)
-
-
-def fold(matrices: Tensor, module: nn.Module, unfolding: Unfolding = "channel") -> Tensor:
-    """The inverse of `unfold`: matrices of shape (groups, rows/groups, columns) as a tensor of the weight's shape."""
-    weight = weight_of(module)
-    if is_transformers_conv1d(module):
-        return matrices[0].mT
-    if isinstance(module, _ConvTransposeNd):
-        return matrices.mT.reshape(weight.shape)
-    if isinstance(module, nn.Conv2d) and unfolding == "spatial":
-        _, c, kh, kw = weight.shape
-        return matrices.reshape(-1, kw, c, kh).permute(0, 2, 3, 1)
-    return matrices.reshape(weight.shape)
-
-
-def scale_of_rows(alpha: Tensor, module: nn.Module, unfolding: Unfolding = "channel") -> Tensor:
-    """α of every output channel, shape (n,), as a scale of the rows of `unfold`, shape (groups, rows/groups)."""
-    shape = shape_of(module, unfolding)
-    return alpha.repeat_interleave(shape.rows // len(alpha)).view(shape.groups, -1)
-
-
-def row_scale(batch_norm: nn.Module) -> Tensor:
-    """α = γ / √(var + ε), shape (n,): what folding this batch norm into the layer before it multiplies each channel by."""
-    variance, gamma = batch_norm.running_var, batch_norm.weight
-    assert isinstance(variance, Tensor)
-    assert gamma is None or isinstance(gamma, Tensor)
-    assert isinstance(batch_norm.eps, float)
-    scale = torch.rsqrt(variance.to(torch.promote_types(variance.dtype, torch.float32)) + batch_norm.eps)
-    return scale if gamma is None else scale * gamma.detach().to(scale.dtype)
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """Whether this normalises by batch statistics: PyTorch's, those made from them, and the frozen ones of detectors."""
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) or (
-        type(module).__name__.startswith("FrozenBatchNorm") and {"weight", "running_var"} <= module._buffers.keys()
-    )
-
-
-def can_rectify(batch_norm: nn.Module) -> bool:
-    """Whether `batch_norm` folds into the layer before it at inference: it must keep running statistics."""
-    return is_batch_norm(batch_norm) and isinstance(batch_norm.running_var, Tensor)
+def uninitialised(kind: type[M], *args: Any, **kwargs: Any) -> M:
+    """Make a module whose parameters are not initialised."""
+    module: M = nn.utils.skip_init(kind, *args, **kwargs)  # type: ignore[no-untyped-call]
+    return module

@@ -1,8 +1,8 @@
 """One observed forward pass: which layers a network has, what they cost, and which batch norm each one feeds.
 
 Forward hooks watch the tensors themselves. A batch norm is a layer's partner when the tensor it consumes *is* the one the
-layer produced, unchanged since; the order in which modules were declared plays no part. Likewise a weight that anything but
-its own module computes with is seen by watching what is done to the weight.
+layer produced, unchanged since; the order in which modules were declared plays no part. A weight that anything but its own
+module computes with is seen by watching what is done to the weight.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
-from lrpet.layers.matrix import can_rectify, is_batch_norm, is_counted, shape_of, tensors_of
+from lrpet.layers.attention import output_name
+from lrpet.layers.batch_norm import can_rectify, is_batch_norm
+from lrpet.layers.convolution import is_convolution
+from lrpet.layers.kinds import layer_of, layers_of
+from lrpet.layers.matrix import Call, MatrixLayer, Unfolding
+from lrpet.layers.watching import Products, WeightUses, left_as_found
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 @dataclass(frozen=True)
-class Layer:
+class Observed:
     """What one forward pass showed of one module that holds parameters of two or more dimensions."""
 
     name: str
     module: nn.Module
+    layer: MatrixLayer | None
+    """The module as matrices; None for kinds that have none, such as embeddings."""
     params: int
-    """Weights and biases, shared ones at their first user only; 0 for modules that are not counted."""
+    """Parameters of the module itself, shared ones at their first user only."""
+    macs: int
+    """Multiply-adds over all calls; 0 without matrices."""
     calls: int
     """How often its forward ran."""
-    positions: int | Fraction
-    """Output positions (pixels or tokens, times the batch) over all calls, their mean over the groups if they differ (query
-    and key of an attention); 0 for modules that are not counted."""
-    spatial_positions: int
-    """Of a two-dimensional convolution: those of a kh×1 convolution with its vertical stride alone, over all calls."""
-    macs: int
-    """Multiply-adds over all calls; 0 for modules that are not counted."""
+    shapes: tuple[Call, ...]
+    """Shapes of the calls that took and gave tensors; empty where `layer` is None."""
     batch_norm: str | None
     """Name of the batch norm that folds into this layer at inference."""
     unpaired: str | None
@@ -53,9 +53,39 @@ class Layer:
     shares_weight_with: tuple[str, ...]
     """Names of other modules that use the very same weight."""
 
+    def at(self, unfolding: Unfolding) -> MatrixLayer:
+        """Return the layer in this unfolding."""
+        assert self.layer is not None
+        if unfolding == self.layer.unfolding:
+            return self.layer
+        layer = layer_of(self.module, self.name, unfolding=unfolding)
+        assert layer is not None
+        return layer
 
-def profile(model: nn.Module, example_inputs: Any) -> list[Layer]:
-    """Run `model` once on `example_inputs`, in eval mode without gradients, and return its layers in order of first use.
+    def positions(self, unfolding: Unfolding = "channel") -> int | Fraction:
+        """Return the output positions over all calls; 0 without matrices."""
+        return sum(self.at(unfolding).positions(call) for call in self.shapes)
+
+    def first_positions(self, unfolding: Unfolding = "channel") -> int | Fraction:
+        """Return the positions of the first factor over all calls."""
+        return sum(self.at(unfolding).first_positions(call) for call in self.shapes)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The layers of a network in order of first use, and what all of it costs."""
+
+    layers: tuple[Observed, ...]
+    macs: int
+    """Multiply-adds of every matrix product and convolution, attention's included."""
+    params: int
+    """All parameters, shared ones once."""
+    bytes: int
+    """Bytes of all parameters and buffers, shared ones once."""
+
+
+def observe(model: nn.Module, example_inputs: Any) -> Observation:
+    """Run `model` once on `example_inputs`, in eval mode without gradients, and return what was seen.
 
     `example_inputs`: a tuple is spread as positional arguments, a mapping as keyword arguments, anything else is passed as
     the only argument. Costs are those of this one call: give a batch of one for the cost of one example. Layers that did
@@ -69,29 +99,36 @@ def profile(model: nn.Module, example_inputs: Any) -> list[Layer]:
         if tensor.is_meta:
             raise ValueError(f"{name!r} is on the meta device: materialise the model before planning")
     watch = _Watch(model)
-    with _left_as_found(model), watch.hooked():
+    with left_as_found(model), watch.hooked(), Products() as products:
         if isinstance(example_inputs, Mapping):
             model(**example_inputs)
         elif isinstance(example_inputs, tuple):
             model(*example_inputs)
         else:
             model(example_inputs)
-        return watch.layers()
+        layers = watch.layers()
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return Observation(
+        layers,
+        macs=max(products.macs, sum(layer.macs for layer in layers)),
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        bytes=sum(tensor.nbytes for tensor in tensors.values()),
+    )
 
 
 class _Watch:
     """The hooks of one observed pass, and what they saw."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = {name: module for name, module in model.named_modules() if _has_matrix(module)}
+        self.matrix_layers = layers_of(model)
+        self.modules = {name: m for name, m in model.named_modules() if name in self.matrix_layers or _has_matrix(m)}
         self.norms = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
         self.calls: dict[str, int] = defaultdict(int)
-        self.positions: dict[str, int | Fraction] = defaultdict(int)
-        self.spatial_positions: dict[str, int] = defaultdict(int)
+        self.shapes: dict[str, list[Call]] = defaultdict(list)
         self.feeds: dict[str, list[str]] = defaultdict(list)  # layer → norms that consumed its output
         self.fed_by: dict[str, list[str | None]] = defaultdict(list)  # norm → layers whose output it consumed
         self.outputs: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
-        self.uses = _WeightUses(self.modules)
+        self.uses = WeightUses(self.modules)
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -113,32 +150,24 @@ class _Watch:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self.uses.running.pop()
             self.calls[name] += 1
-            if not (is_counted(module) and isinstance(output, Tensor)):
+            if name not in self.matrix_layers or not isinstance(output, Tensor):
                 return
-            x = (*args, *kwargs.values())[0]
-            if isinstance(module, _ConvTransposeNd):
-                self.positions[name] += x.numel() // max(1, module.in_channels)
-            elif isinstance(module, _ConvNd):
-                self.positions[name] += output.numel() // max(1, module.out_channels)
-            else:
-                self.positions[name] += output.shape[:-1].numel()
-            if isinstance(module, nn.Conv2d):
-                self.spatial_positions[name] += output[..., 0].numel() // max(1, module.out_channels) * x.shape[-1]
+            self.shapes[name].append(Call(((*args, *kwargs.values())[0].shape,), output.shape))
             if not output.is_inference():  # such a tensor does not tell whether it has been written to
                 self.outputs[id(output)] = (weakref.ref(output), output._version, name)
 
         return hook
 
     def _after_attention(self, name: str) -> Hook:
-        """An attention runs its output projection itself, by its weight."""
+        """Return the hook of an attention, which runs its output projection itself, by its weight."""
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self.uses.running.pop()
             given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            query, key, value = (given[each].shape[:-1].numel() for each in ("query", "key", "value"))
-            for each, positions in ((name, Fraction(query + key + value, 3)), (f"{name}.out_proj", query)):
+            call = Call(tuple(given[each].shape for each in ("query", "key", "value")), given["query"].shape)
+            for each in (name, output_name(name)):
                 self.calls[each] += 1
-                self.positions[each] += positions
+                self.shapes[each].append(call)
 
         return hook
 
@@ -152,18 +181,18 @@ class _Watch:
         return hook
 
     def _producer(self, tensor: Any) -> str | None:
-        """Name of the layer that produced exactly this tensor, if it has not been written to since."""
+        """Return the name of the layer that produced exactly this tensor, if it has not been written to since."""
         if not isinstance(tensor, Tensor) or id(tensor) not in self.outputs:
             return None
         reference, version, layer = self.outputs[id(tensor)]
         if reference() is not tensor or tensor._version != version:
             return None
-        if not isinstance(self.modules[layer], _ConvNd) and tensor.dim() != 2:
+        if not is_convolution(self.modules[layer]) and tensor.dim() != 2:
             return None  # a batch norm's channels are dimension 1, a linear's features the last
         return layer
 
     def _partner(self, layer: str) -> tuple[str | None, str | None]:
-        """The batch norm that folds into this layer; or else why the one that takes its output does not."""
+        """Return the batch norm that folds into this layer, or why the one that takes its output does not."""
         norms = sorted(set(self.feeds[layer]))
         if not norms:
             return None, None
@@ -178,93 +207,50 @@ class _Watch:
             return None, f"{norm} keeps no running statistics"
         return norm, None
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> tuple[Observed, ...]:
+        """Return what was seen of every module, in order of first use."""
+        order = [*self.calls, *(name for name in self.modules if name not in self.calls)]
         users: dict[int, list[str]] = defaultdict(list)
         for name, module in self.modules.items():
             for parameter in module._parameters.values():
                 if parameter is not None:
                     users[id(parameter)].append(name)
+        params = self._params(order)
+        return tuple(self._observed(name, params[name], users) for name in order)
+
+    def _params(self, order: list[str]) -> dict[str, int]:
+        """Return {module name: its parameters}, shared ones at their first user, layers with matrices first."""
+        params: dict[str, int] = {}
         counted: set[int] = set()
+        for name in sorted(order, key=lambda name: name not in self.matrix_layers):
+            layer, module = self.matrix_layers.get(name), self.modules[name]
+            own = [p for p in module._parameters.values() if p is not None]
+            tensors = own if layer is None else layer.tensors()
+            params[name] = sum(tensor.numel() for tensor in tensors if id(tensor) not in counted)
+            counted.update(id(parameter) for parameter in own)
+        return params
 
-        def layer(name: str) -> Layer:
-            module = self.modules[name]
-            sizes, macs = 0, 0
-            if is_counted(module):
-                sizes = sum(tensor.numel() for tensor in tensors_of(module) if id(tensor) not in counted)
-                counted.update(id(parameter) for parameter in module._parameters.values())
-                shape = shape_of(module)
-                macs = int(self.positions.get(name, 0) * shape.rows * shape.columns)
-            partner, unpaired = self._partner(name)
-            sharers = users[id(module._parameters.get("weight", module._parameters.get("in_proj_weight")))]
-            return Layer(
-                name=name,
-                module=module,
-                params=sizes,
-                calls=self.calls.get(name, 0),
-                positions=self.positions.get(name, 0),
-                spatial_positions=self.spatial_positions.get(name, 0),
-                macs=macs,
-                batch_norm=partner,
-                unpaired=unpaired,
-                used_elsewhere=name in self.uses.elsewhere,
-                shares_weight_with=tuple(other for other in sharers if other != name),
-            )
-
-        return [layer(name) for name in (*self.calls, *(name for name in self.modules if name not in self.calls))]
-
-
-class _WeightUses(TorchFunctionMode):
-    """Watches which weights are computed with while a module runs that is not their own."""
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.running: list[nn.Module] = []
-        self.elsewhere: set[str] = set()
-        self._users: dict[int, list[tuple[str, nn.Module]]] = defaultdict(list)
-        for name, module in modules.items():
-            for parameter in module._parameters.values():
-                if parameter is not None and parameter.dim() >= 2:
-                    self._users[id(parameter)].append((name, module))
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # a look at a shape or a dtype is no use
-            current = self.running[-1] if self.running else None
-            for leaf in tree_leaves((args, kwargs)):
-                users = self._users.get(id(leaf), ()) if isinstance(leaf, nn.Parameter) else ()
-                if not any(current is module or _runs(current, module) for _, module in users):
-                    self.elsewhere.update(name for name, _ in users)
-        return result
-
-
-def _runs(attention: nn.Module | None, module: nn.Module) -> bool:
-    return isinstance(attention, nn.MultiheadAttention) and attention.out_proj is module
+    def _observed(self, name: str, params: int, users: Mapping[int, list[str]]) -> Observed:
+        module = self.modules[name]
+        partner, unpaired = self._partner(name)
+        weight = module._parameters.get("weight", module._parameters.get("in_proj_weight"))
+        layer, shapes = self.matrix_layers.get(name), tuple(self.shapes.get(name, ()))
+        size = 0 if layer is None else layer.shape.rows * layer.shape.columns
+        positions = 0 if layer is None else sum(layer.positions(call) for call in shapes)
+        return Observed(
+            name=name,
+            module=module,
+            layer=layer,
+            params=params,
+            macs=int(positions * size),
+            calls=self.calls.get(name, 0),
+            shapes=shapes,
+            batch_norm=partner,
+            unpaired=unpaired,
+            used_elsewhere=name in self.uses.elsewhere,
+            shares_weight_with=tuple(other for other in users.get(id(weight), ()) if other != name),
+        )
 
 
 def _has_matrix(module: nn.Module) -> bool:
-    return is_counted(module) or any(p is not None and p.dim() >= 2 for p in module._parameters.values())
-
-
-@contextmanager
-def _left_as_found(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients inside; outside, every module's mode, every buffer and the random state as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    try:
-        model.eval()
-        with torch.random.fork_rng(devices=list(devices)), torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for module, registered in buffers:
-            module._buffers.clear()
-            module._buffers.update(registered)
-        with torch.no_grad():
-            for buffer, before in values:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+    return any(p is not None and p.dim() >= 2 for p in module._parameters.values())

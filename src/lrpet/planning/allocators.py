@@ -7,15 +7,13 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from lrpet.planning.budgets import Ranks, Spending
+from lrpet.planning.budget import ImpossibleBudgetError
+from lrpet.planning.candidate import Ranks
 from lrpet.planning.costs import uniform_rank
 from lrpet.planning.knapsack import ROUNDING, Choice, solve
-
-#: How a budget is divided among the layers. "uniform": the same fraction of every rank. "energy": most energy kept, as the sum
-#: over the layers of the fraction that each keeps. "threshold": the same fraction of energy pruned from every layer.
-Allocator = Literal["uniform", "energy", "threshold"]
+from lrpet.planning.spending import Spending
 
 
 def divided(
@@ -23,7 +21,7 @@ def divided(
     allocate: str | Mapping[str, Any],
     kept_energy: Callable[[], Mapping[str, Sequence[float]]],
 ) -> tuple[Ranks, str]:
-    """The ranks by an allocator, or by worths or ratios of one's own, and in words how they were found.
+    """Return the ranks by an allocator, or by given worths or ratios, and in words how they were found.
 
     `kept_energy`: for every candidate the fraction kept at rank 1, 2, …; called only if it is needed.
 
@@ -31,12 +29,13 @@ def divided(
     """
     candidates = spending.candidates
     if allocate == "uniform":
-        ranks, keep = proportional(spending, dict.fromkeys(candidates, 1.0))
-        return ranks, f"uniform keep {keep:.4g}"
+        equal = dict.fromkeys(candidates, 1.0)
+        ranks, keep = proportional(spending, equal)
+        return _wanted(spending, ranks, equal, keep), f"uniform keep {keep:.4g}"
     if isinstance(allocate, Mapping) and any(isinstance(value, int | float) for value in allocate.values()):
         ratios = {name: _ratio(name, allocate) if each.fixed is None else 1.0 for name, each in candidates.items()}
         ranks, multiple = proportional(spending, ratios)
-        return ranks, f"{multiple:.4g} times the ratios given"
+        return _wanted(spending, ranks, ratios, multiple), f"{multiple:.4g} times the ratios given"
     if isinstance(allocate, Mapping):
         worths = {name: _cumulated(name, each.cost.full_rank, allocate) for name, each in candidates.items()}
         ranks, short = most(spending, worths)
@@ -49,8 +48,9 @@ def divided(
 
 
 def proportional(spending: Spending, ratios: Mapping[str, float]) -> tuple[Ranks, float]:
-    """For every candidate the same multiple of its ratio of full rank, or all of it; and that multiple, the largest that
-    fits. What rounding down left over goes to the layers that the next larger multiples would raise first.
+    """Return for every candidate one multiple of its ratio of full rank, at most full rank; and the largest multiple that fits.
+
+    What rounding down left over goes to the layers that the next larger multiples would raise first.
     """
 
     def ranks(multiple: float) -> Ranks:
@@ -68,8 +68,9 @@ def proportional(spending: Spending, ratios: Mapping[str, float]) -> tuple[Ranks
 
 
 def threshold(spending: Spending, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
-    """The smallest fraction of energy that pruning from every layer fits, and the ranks that it gives; what is left over
-    goes to the layers that pruning less would raise first.
+    """Return the ranks at the smallest fraction of energy whose pruning from every layer fits, and that fraction.
+
+    What is left over goes to the layers that pruning less would raise first.
 
     `kept`: for every candidate the fraction kept at rank 1, 2, …
     """
@@ -85,7 +86,7 @@ def threshold(spending: Spending, kept: Mapping[str, Sequence[float]]) -> tuple[
 
 
 def most(spending: Spending, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks, float]:
-    """The ranks that keep most, summed over the layers, and by how much this can at most be short of the best.
+    """Return the ranks that keep most, summed over the layers, and how far this can at most be short of the best.
 
     `kept`: for every candidate the value at rank 1, 2, … and full rank, which is also that of the dense layer.
     """
@@ -100,7 +101,7 @@ def most(spending: Spending, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks
                 tuple(each.cost_in(unit, rank) / left[unit] for unit in left),
                 kept[name][-1] if rank is None else kept[name][rank - 1],
             )
-            for rank in spending.options(name)
+            for rank in each.options()
         ]
         for name, each in spending.candidates.items()
     }
@@ -108,16 +109,26 @@ def most(spending: Spending, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks
     return {name: choice.rank for name, choice in found.chosen.items()}, found.bound - found.value
 
 
+def _wanted(spending: Spending, ranks: Ranks, ratios: Mapping[str, float], multiple: float) -> Ranks:
+    """Return these ranks; for layers that stay dense, the rank that would be theirs, so that a reason can be given."""
+    return {
+        name: each.nearest(uniform_rank(each.cost.full_rank, min(1.0, multiple * ratios[name])))
+        if ranks[name] is None
+        else ranks[name]
+        for name, each in spending.candidates.items()
+    }
+
+
 def _largest(spending: Spending, levels: Sequence[float], ranks: Callable[[float], Ranks]) -> float:
-    """The largest of ascending `levels` whose ranks fit. Costs must not fall as the level rises."""
+    """Return the largest of ascending `levels` whose ranks fit. Costs must not fall as the level rises."""
     index = bisect_right(levels, False, key=lambda level: not spending.fits(ranks(level)))
     if index == 0:
-        raise ValueError("the budgets cannot be met together: raise one of them")
+        raise ImpossibleBudgetError("the budgets cannot be met together: raise one of them")
     return levels[index - 1]
 
 
 def _raised(spending: Spending, ranks: Ranks, level: Callable[[str, int], float]) -> Ranks:
-    """These ranks and what still fits: one step of one layer at a time, the one that reaches the lowest level next."""
+    """Return these ranks and what still fits: steps of one layer at a time, the one that reaches the lowest level next."""
     ranks, order = dict(ranks), {name: i for i, name in enumerate(spending.candidates)}
     steps: list[tuple[float, int, str, int]] = []
 

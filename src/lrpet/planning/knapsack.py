@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lrpet.planning.budget import ImpossibleBudgetError
+
 ROUNDS = 40
 #: What a sum of costs may be above its budget by, relative to it: the error of adding them up.
 ROUNDING = 1e-12
@@ -66,7 +68,7 @@ def solve(layers: Mapping[str, Sequence[Choice]]) -> Solution:
         weights = [weight * math.exp(use - 1) for weight, use in zip(weights, used, strict=True)]
         weights = [weight / sum(weights) for weight in weights]
     if best is None:
-        raise ValueError("the cheapest choices of all layers do not fit the budgets together")
+        raise ImpossibleBudgetError("the cheapest choices of all layers do not fit the budgets together")
     return best
 
 

@@ -1,16 +1,28 @@
-"""Plan: the one decision, taken once, of what happens to every layer. Frozen, printable, serialisable."""
+"""Plan: the one decision of what happens to every layer. Frozen, printable, serialisable."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any, get_args
 
 from torch import nn
 
-from lrpet.layers.matrix import Shape, Unfolding, can_rectify, channels_of, row_scale, shape_of, unsupported
+from lrpet.layers.batch_norm import can_rectify, row_scale
+from lrpet.layers.kinds import layer_of, layers_of, refusal_of
+from lrpet.layers.matrix import MatrixLayer, MatrixShape, Unfolding
+from lrpet.layers.wrapping import unwrapped
+from lrpet.planning.costs import MatrixCost
+from lrpet.planning.request import Request
+from lrpet.planning.table import change, rendered
 
-FORMAT = 1
+FORMAT = 2
+#: Formats that are read. Format 1 knew no totals of the network, and no request.
+READABLE = (1, 2)
+#: A summary has one count only where convolutions and linears make up this fraction of the whole network.
+SAME_FROM = 0.98
 
 
 @dataclass(frozen=True)
@@ -34,88 +46,133 @@ class LayerPlan:
     """Multiply-adds before and after."""
     params_dense: int
     params: int
-    """Weights and biases before and after."""
+    """Parameters before and after."""
     batch_norm: str | None
     """The batch norm that is folded in when the layer is projected (rectification)."""
     reason: str
     """Why the layer is factorised, or why it stays dense."""
+    counted: bool = True
+    """Whether the layer is a convolution, linear or attention, which the counts in papers are of."""
+    shares: str | None = None
+    """The first layer that uses the same weight, if that is another one."""
+    first_positions: int | None = None
+    """Output positions of the first factor, if not those of the second: of spatial pairs."""
+    extra_params: int = 0
+    """Parameters besides weight and bias that the factors do without."""
 
     @property
-    def shape(self) -> Shape:
-        """Shape of the weight as matrices."""
-        return Shape(self.rows, self.columns, self.groups)
+    def shape(self) -> MatrixShape:
+        """Return the shape of the weight as matrices."""
+        return MatrixShape(self.rows, self.columns, self.groups)
+
+    @property
+    def cost(self) -> MatrixCost:
+        """Return what the weight costs in this layer."""
+        positions = Fraction(self.macs_dense, max(1, self.rows * self.columns))
+        whole = int(positions) if positions.denominator == 1 else positions
+        return MatrixCost(self.rows, self.columns, whole, self.groups, self.first_positions, self.extra_params)
+
+    def at(self, rank: int, *, batch_norm: str | None, reason: str) -> LayerPlan:
+        """Return this layer factorised at `rank`."""
+        cost = self.cost
+        saved = 0 if self.shares is not None else cost.params() - cost.params(rank)
+        params, macs = self.params_dense - saved, cost.macs(rank)
+        return replace(self, rank=rank, macs=macs, params=params, batch_norm=batch_norm, reason=reason)
+
+    def dense(self, reason: str) -> LayerPlan:
+        """Return this layer as it is, for a reason."""
+        return replace(self, rank=None, macs=self.macs_dense, params=self.params_dense, batch_norm=None, reason=reason)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """Every layer's fate, in the order the network uses them. Made by `lrpet.plan`."""
+    """What becomes of every layer, in the order the network uses them. Made by `lrpet.plan`."""
 
     layers: tuple[LayerPlan, ...]
     budget: str
-    """What was asked for, such as "keep=0.43"."""
+    """What was asked for and how it was divided, such as "keep=0.43"."""
+    totals: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """{"macs", "params" and "bytes": what the whole dense network costs}; empty in plans of format 1."""
+    request: Request | None = field(default=None, hash=False)
+    """What was asked for, where the budget is to be divided again by trained weights; None once that is settled."""
 
     @property
     def ranks(self) -> dict[str, int]:
-        """{layer name: rank} of the layers that are factorised."""
+        """Return {layer name: rank} of the layers that are factorised."""
         return {layer.name: layer.rank for layer in self.layers if layer.rank is not None}
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of all convolutions and linears of the compact network, factorised or not."""
-        return sum(layer.macs for layer in self.layers)
+        """Return the multiply-adds of the compact network, attention's products included."""
+        return self.macs_dense - sum(layer.macs_dense - layer.macs for layer in self.layers)
 
     @property
     def macs_dense(self) -> int:
-        """Multiply-adds of all convolutions and linears of the dense network."""
-        return sum(layer.macs_dense for layer in self.layers)
+        """Return the multiply-adds of the dense network, attention's products included."""
+        return self.totals.get("macs", self.layer_macs_dense)
 
     @property
     def params(self) -> int:
-        """Weights and biases of all convolutions and linears of the compact network, factorised or not."""
-        return sum(layer.params for layer in self.layers)
+        """Return all parameters of the compact network, shared ones once."""
+        return self.params_dense - sum(layer.params_dense - layer.params for layer in self.layers)
 
     @property
     def params_dense(self) -> int:
-        """Weights and biases of all convolutions and linears of the dense network."""
-        return sum(layer.params_dense for layer in self.layers)
+        """Return all parameters of the dense network, shared ones once."""
+        return self.totals.get("params", self.layer_params_dense)
 
-    def modules(self, model: nn.Module) -> dict[str, nn.Module]:
-        """The modules of `model` that this plan factorises, by name. Raises ValueError if `model` is another network."""
-        found: dict[str, nn.Module] = {}
-        modules = dict(model.named_modules())
-        for layer in self.layers:
-            if layer.rank is None:
-                continue
-            module = modules.get(layer.name)
-            if module is None:
-                raise ValueError(
-                    f"the plan factorises {layer.name!r}, which this {type(model).__name__} does not have: "
-                    "was the plan made for another network, or before it was wrapped or renamed?"
-                )
-            if (why := unsupported(module)) is not None:
-                raise ValueError(f"the plan factorises {layer.name!r}, but in this model {why}")
-            shape = shape_of(module, layer.unfolding)
-            if shape != layer.shape:
-                raise ValueError(
-                    f"the plan expects {layer.name!r} to be {layer.shape} as a matrix, but in this model it is {shape}: "
-                    "was the plan made for another network?"
-                )
-            if layer.batch_norm is not None:
-                norm = modules.get(layer.batch_norm)
-                if norm is None or not can_rectify(norm) or len(row_scale(norm)) != channels_of(module):
-                    raise ValueError(
-                        f"the plan rectifies {layer.name!r} with the batch norm {layer.batch_norm!r}, which this model lacks"
-                    )
-            found[layer.name] = module
-        return found
+    @property
+    def layer_macs(self) -> int:
+        """Return the multiply-adds of the compact network's convolutions and linears, the count that papers print."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def layer_macs_dense(self) -> int:
+        """Return the multiply-adds of the dense network's convolutions and linears, the count that papers print."""
+        return sum(layer.macs_dense for layer in self.layers)
+
+    @property
+    def layer_params(self) -> int:
+        """Return the weights and biases of the compact network's convolutions and linears, as papers count."""
+        return sum(layer.params for layer in self.layers if layer.counted)
+
+    @property
+    def layer_params_dense(self) -> int:
+        """Return the weights and biases of the dense network's convolutions and linears, as papers count."""
+        return sum(layer.params_dense for layer in self.layers if layer.counted)
+
+    def settled(self) -> Plan:
+        """Return this plan with its ranks for good: the budget is not divided again by trained weights."""
+        return replace(self, request=None)
+
+    def bind(self, model: nn.Module) -> dict[str, MatrixLayer]:
+        """Return {name: layer} of the layers of `model` that this plan factorises, with the batch norms they fold in.
+
+        Wrappers of torch.compile, data parallelism and moving averages are seen through. Raises ValueError if `model` is
+        another network than the plan was made for.
+        """
+        model = unwrapped(model)
+        layers, modules = layers_of(model), dict(model.named_modules())
+        return {
+            planned.name: _bound(planned, layers, modules, type(model).__name__)
+            for planned in self.layers
+            if planned.rank is not None
+        }
 
     def to_json(self) -> str:
-        """This plan as JSON text; `Plan.from_json` reads it back."""
+        """Return this plan as JSON text; `Plan.from_json` reads it back."""
         return json.dumps(self.to_dict(), indent=1)
 
     def to_dict(self) -> dict[str, Any]:
-        """This plan as plain values."""
-        return {"format": FORMAT, "budget": self.budget, "layers": [asdict(layer) for layer in self.layers]}
+        """Return this plan as plain values. A request with measured times is left out: the plan is settled then."""
+        request = None if self.request is None else self.request.to_dict()
+        return {
+            "format": FORMAT,
+            "budget": self.budget,
+            "totals": dict(self.totals),
+            "request": request,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -128,67 +185,104 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: Any) -> Plan:
-        """Read what `to_dict` gave. Raises ValueError if `data` is not such a plan."""
+        """Read what `to_dict` gave, of this format or an earlier one. Raises ValueError if `data` is not such a plan."""
         if not isinstance(data, dict) or not {"format", "budget", "layers"} <= data.keys():
             raise ValueError("not a plan: expected an object with the keys format, budget and layers")
-        if data["format"] != FORMAT:
-            raise ValueError(f"this plan has format {data['format']!r}; this version of lrpet reads format {FORMAT}")
+        if data["format"] not in READABLE:
+            formats = " and ".join(map(str, READABLE))
+            raise ValueError(f"this plan has format {data['format']!r}; this version of lrpet reads formats {formats}")
         if not isinstance(data["layers"], list):
             raise ValueError("not a plan: layers must be a list")
-        return cls(layers=tuple(_read_layer(entry) for entry in data["layers"]), budget=str(data["budget"]))
+        request = data.get("request")
+        return cls(
+            layers=tuple(_read_layer(entry) for entry in data["layers"]),
+            budget=str(data["budget"]),
+            totals=_read_totals(data.get("totals", {})),
+            request=None if request is None else Request.from_dict(request),
+        )
 
     def __str__(self) -> str:
-        """A table of all layers, with the totals of the network below it."""
-        head = ("layer", "kind", "matrix", "rank", "MACs", "→", "params", "→", "batch norm", "decision")
-        rows = [
-            (
-                layer.name or "(root)",
-                layer.kind,
-                str(layer.shape) + (" spatial" if layer.unfolding == "spatial" else "") if layer.rows else "",
-                "dense" if layer.rank is None else str(layer.rank),
-                *(f"{n:,}" for n in (layer.macs_dense, layer.macs, layer.params_dense, layer.params)),
-                layer.batch_norm or "",
-                layer.reason,
-            )
-            for layer in self.layers
-        ]
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        left = {0, 1, 8, 9}
-        lines = [
-            "  ".join(
-                text.ljust(w) if i in left else text.rjust(w)
-                for i, (text, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in [head, tuple("─" * w for w in widths), *rows]
-        ]
-        return "\n".join([*(line.rstrip() for line in lines), "", self.summary()])
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"Plan({self.summary()})"
+
+    def table(self, width: int | None = None) -> str:
+        """Return a table of all layers with the totals below it, its lines shortened to `width` characters if given."""
+        return "\n".join([*rendered(self.layers, width), "", self.summary()])
 
     def summary(self) -> str:
-        """The totals in one line."""
+        """Return the totals in one line: of the whole network, and of its convolutions and linears where that differs."""
+        parts = [
+            change(self.macs_dense, self.macs, "multiply-adds"),
+            change(self.params_dense, self.params, "parameters"),
+        ]
+        counted = self.layer_macs_dense / max(1, self.macs_dense), self.layer_params_dense / max(1, self.params_dense)
+        if min(counted) < SAME_FROM:
+            macs = change(self.layer_macs_dense, self.layer_macs, "multiply-adds")
+            parts.append(
+                f"convolutions and linears alone: {macs}, "
+                f"{change(self.layer_params_dense, self.layer_params, 'parameters')}"
+            )
+        return f"{self.budget}: {len(self.ranks)} of {len(self.layers)} layers factorised; {'; '.join(parts)}"
 
-        def change(before: int, after: int, unit: str) -> str:
-            cut = f", {100 * (1 - after / before):.2f} % cut" if before else ""
-            return f"{before / 1e6:,.2f} M → {after / 1e6:,.2f} M {unit}{cut}"
 
-        return (
-            f"{self.budget}: {len(self.ranks)} of {len(self.layers)} layers factorised; "
-            f"{change(self.macs_dense, self.macs, 'multiply-adds')}; "
-            f"{change(self.params_dense, self.params, 'parameters')}"
+def _bound(
+    planned: LayerPlan, layers: Mapping[str, MatrixLayer], modules: Mapping[str, nn.Module], network: str
+) -> MatrixLayer:
+    module = modules.get(planned.name)
+    if module is None:
+        raise ValueError(
+            f"the plan factorises {planned.name!r}, which this {network} does not have: "
+            "was the plan made for another network, or before it was renamed?"
         )
+    layer = layers.get(planned.name)
+    if layer is not None and planned.unfolding != layer.unfolding:
+        layer = layer_of(module, planned.name, unfolding=planned.unfolding)
+    if layer is None or (why := layer.refusal()) is not None:
+        why = refusal_of(module, layer)
+        raise ValueError(f"the plan factorises {planned.name!r}, but in this model {why}")
+    if layer.shape != planned.shape:
+        raise ValueError(
+            f"the plan expects {planned.name!r} to be {planned.shape} as a matrix, but in this model it is {layer.shape}: "
+            "was the plan made for another network?"
+        )
+    if planned.batch_norm is not None:
+        norm = modules.get(planned.batch_norm)
+        if norm is None or not can_rectify(norm) or len(row_scale(norm)) != layer.channels:
+            raise ValueError(
+                f"the plan rectifies {planned.name!r} with the batch norm {planned.batch_norm!r}, which this model lacks"
+            )
+        layer.batch_norm = norm
+    return layer
+
+
+def _read_totals(data: Any) -> dict[str, int]:
+    if not isinstance(data, dict) or not all(type(value) is int and value >= 0 for value in data.values()):
+        raise ValueError(f"not a plan: totals must be whole numbers by unit; got {data!r}")
+    return data
 
 
 def _read_layer(entry: Any) -> LayerPlan:
     names = {field.name for field in fields(LayerPlan)}
-    if not isinstance(entry, dict) or entry.keys() != names:
-        raise ValueError(f"not a plan: a layer's entry must have exactly the keys {', '.join(sorted(names))}")
-    rank, batch_norm = entry["rank"], entry["batch_norm"]
-    texts = [entry["name"], entry["kind"], entry["reason"], *([] if batch_norm is None else [batch_norm])]
-    sizes = [entry[name] for name in ("rows", "columns", "groups", "macs_dense", "macs", "params_dense", "params")]
-    if not (all(type(text) is str for text in texts) and all(type(size) is int and size >= 0 for size in sizes)):
+    needed = {field.name for field in fields(LayerPlan) if field.default is MISSING}
+    if not isinstance(entry, dict) or not needed <= entry.keys() <= names:
+        raise ValueError(f"not a plan: a layer's entry must have the keys {', '.join(sorted(needed))}")
+    layer = LayerPlan(**entry)
+    texts = [
+        layer.name,
+        layer.kind,
+        layer.reason,
+        *(text for text in (layer.batch_norm, layer.shares) if text is not None),
+    ]
+    counts = ("rows", "columns", "groups", "macs_dense", "macs", "params_dense", "params", "extra_params")
+    sizes = [getattr(layer, name) for name in counts]
+    sizes += [] if layer.first_positions is None else [layer.first_positions]
+    right = all(type(text) is str for text in texts) and all(type(size) is int and size >= 0 for size in sizes)
+    if not right or type(layer.counted) is not bool:
         raise ValueError(f"not a plan: a value of the wrong type in the entry of layer {entry['name']!r}")
-    if entry["unfolding"] not in get_args(Unfolding):
-        raise ValueError(f"not a plan: layer {entry['name']!r} has unfolding {entry['unfolding']!r}")
-    shape = Shape(entry["rows"], entry["columns"], entry["groups"])
-    if rank is not None and not (type(rank) is int and 1 <= rank <= shape.full_rank):
-        raise ValueError(f"not a plan: layer {entry['name']!r} of {shape} has rank {rank!r}")
-    return LayerPlan(**entry)
+    if layer.unfolding not in get_args(Unfolding):
+        raise ValueError(f"not a plan: layer {layer.name!r} has unfolding {layer.unfolding!r}")
+    if layer.rank is not None and not (type(layer.rank) is int and 1 <= layer.rank <= layer.shape.full_rank):
+        raise ValueError(f"not a plan: layer {layer.name!r} of {layer.shape} has rank {layer.rank!r}")
+    return layer

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
-from lrpet.latency.table import LatencyTable
-from lrpet.layers.matrix import Unfolding, weight_of
-from lrpet.layers.observe import Layer, profile
-from lrpet.planning.allocators import Allocator, divided
-from lrpet.planning.budgets import UNITS, Options, Spending
-from lrpet.planning.candidates import Candidate, Fate, Include, candidates_of, check_ranks, layer_plan, refusals
-from lrpet.planning.costs import allowed_ranks, nearest_rank, uniform_rank
+from lrpet.layers.matrix import MatrixShape, Unfolding
+from lrpet.layers.observe import Observation, Observed, observe
+from lrpet.layers.wrapping import unwrapped
+from lrpet.planning.budget import Budget
+from lrpet.planning.costs import nearest_rank, uniform_rank
+from lrpet.planning.division import divide
+from lrpet.planning.limits import Limits
 from lrpet.planning.plan import LayerPlan, Plan
-from lrpet.planning.unfolding import kept_energy, unfoldings_of
+from lrpet.planning.request import Allocator, Request, Times
+from lrpet.planning.selection import Names, Overrides, overridden, refusals
+from lrpet.planning.sensitivity import Sensitivity
+from lrpet.planning.unfolding import unfoldings_of
 
 
-def plan(
+def plan(  # keyword arguments as sugar: each goes into one of Budget, Limits and Request
     model: nn.Module,
     example_inputs: Any,
     *,
@@ -29,14 +30,18 @@ def plan(
     params: float | None = None,
     bytes: float | None = None,
     latency: float | None = None,
-    latency_table: LatencyTable | None = None,
+    latency_table: Times | None = None,
     ranks: Mapping[str, int] | None = None,
-    allocate: Allocator | Mapping[str, Sequence[float]] | Mapping[str, float] = "uniform",
+    allocate: Allocator | Mapping[str, Sequence[float]] | Mapping[str, float] = "auto",
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[nn.Module, Any], Tensor] | None = None,
     min_rank: int = 1,
     max_rank: int | None = None,
     multiple_of: int = 1,
-    overrides: Mapping[str, int | float | None] | None = None,
-    include: Include | None = None,
+    min_saving: float | None = None,
+    overrides: Overrides | None = None,
+    include: Names | None = None,
+    exclude: Names | None = None,
     unfolding: Unfolding | Literal["best"] | Mapping[str, Unfolding] = "channel",
     rectify: bool = True,
     factorize_all: bool = False,
@@ -44,34 +49,45 @@ def plan(
     """Decide which layers of `model` become low-rank, and at which rank: from `keep`, from `ranks`, or from budgets.
 
     Args:
-        model: Any network; left as it was found.
+        model: Any network; left as it was found. Wrappers of torch.compile and data parallelism are seen through.
         example_inputs: What its forward takes: a tensor, a tuple of positional or a mapping of keyword arguments. Costs are
             those of this input: give a batch of one for the cost of one example.
         keep: Fraction of the rank of every layer to keep, in (0, 1]: r = max(1, ⌊s·keep⌋) with s = min(rows, columns), of
             each group. The paper's pruning ratio is p = 1 − keep.
-        macs: Budget: multiply-adds that the compact network may have, as a fraction of the dense one's (up to 1) or as
-            their number (above 1). Budgets are met from below; give several, and all are.
-        params: Likewise for the parameters (weights and biases of convolutions and linears).
-        bytes: Likewise for the bytes of all parameters and buffers.
-        latency: Likewise for the milliseconds of one pass, by `latency_table`.
+        macs: Budget of multiply-adds, as a fraction of the dense network's (up to 1) or as their number (above 1). All
+            matrix products count, attention's included. Budgets are met from below; give several, and all are met.
+        params: Budget of parameters, as a fraction or a number. All parameters count, embeddings and norms included.
+        bytes: Budget of the bytes of all parameters and buffers, as a fraction or a number.
+        latency: Budget of the milliseconds of one pass, by `latency_table`, as a fraction or a number.
         latency_table: What the layers of this network were measured to take (`lrpet profile-latency`). With it, whatever the
             budget, no layer is factorised where its factors were no faster.
-        ranks: {layer name: rank}; layers not named stay dense. Of layers that share a weight, name the first.
-        allocate: How budgets are divided among the layers. "uniform": the same fraction of every rank. "energy": the ranks
-            that together keep most, each layer counting by the fraction of its energy that it keeps (by the energy itself,
-            layers with small weights would be starved; RESULTS.md has both); "threshold": the same fraction pruned from
-            every layer's energy. These two look at the weights as they are now, which says nothing before training: give
-            `Projector` a function that makes the plan, and it is made at the first projection. Or {layer name: worth of its
-            1st, 2nd, … singular value}: the ranks that keep most of that. Or {layer name: ratio}: fractions of the ranks that
-            are to each other as these ratios. Where rounding down to ranks leaves something of the budget, some layers get
-            their next rank, until no layer's next would fit.
-        min_rank: No lower rank than this, where the layer has it.
-        max_rank: No higher one.
+        ranks: {layer name: rank}; layers not named stay dense. Where layers share a weight, name the first.
+        allocate: How budgets are divided among the layers. Where rounding down to ranks leaves something of the budget, some
+            layers get their next rank, until no layer's next would fit.
+
+            - "uniform": the same fraction of every rank.
+            - "energy": the ranks that together keep most, each layer counting by the fraction of its energy that it keeps.
+            - "threshold": the same fraction pruned from every layer's energy.
+            - "sensitivity": the ranks that keep most of what singular values are worth to the loss, see `Sensitivity`.
+            - "auto": "energy" where projections begin in the second half of the training, else "uniform".
+            - {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that.
+            - {layer name: ratio}: fractions of the ranks in these proportions.
+
+            Weights say nothing before training. The plan keeps what was asked, and `lrpet.Projector` divides the budget again
+            at its first projection where that depends on the weights; until then "auto" and "sensitivity" divide uniformly.
+        batches: With "sensitivity": training batches, a hundred or so, in a collection that can be gone through again.
+        loss: With "sensitivity": `(model, batch) -> loss`, a scalar tensor.
+        min_rank: The lowest rank, where a layer has it.
+        max_rank: The highest rank.
         multiple_of: Only ranks that are multiples of this, where the layer has one; hardware likes 8 or 16.
-        overrides: {name pattern: rank (int), whatever the limits; fraction of the rank to keep (float), within the limits;
-            or None to stay dense}; the first pattern that a layer's name is like counts.
-        include: `(module, name) -> bool` chooses layers. By default every convolution, linear and attention, except the
-            final classifier (a linear that is the last layer to run) and what is frozen.
+        min_saving: Factorise a layer only where that saves this fraction of the network's cost, in the unit of the budget (in
+            one of several). By default 0.001; with `keep`, the paper's setting, any saving is enough.
+        overrides: {name pattern: rank (int), whatever the limits; fraction of the rank to keep (float below 1), within the
+            limits; or None to stay dense}; the first pattern that matches a layer's name counts.
+        include: Layers to factorise: a name pattern, a list of patterns, or `(module, name) -> bool`. By default every
+            convolution, linear and attention, except the final classifier (a linear that is the last layer to run) and
+            what is frozen.
+        exclude: Layers that stay dense, in the same form.
         unfolding: How the kernel of a two-dimensional convolution is divided: "channel", k×k then 1×1, as in the paper;
             "spatial", k×1 then 1×k; "best", for every layer the one that keeps more energy of the weight as it is now at
             the same multiply-adds, which says little before training; or {layer name: one of the first two}.
@@ -80,176 +96,138 @@ def plan(
 
     Raises:
         ValueError: no budget, or keep or ranks with another; a budget out of range, or impossible (the message says the
-            smallest possible); an unknown layer, one that cannot be factorised, or a rank out of range in `ranks`; an unknown
-            unfolding or allocator; a pattern in `overrides` that no layer's name is like.
+            smallest possible, and what it consists of); an unknown layer, one that cannot be factorised, or a rank out of
+            range in `ranks`; an unknown unfolding or allocator; a name pattern that matches no layer.
     """
-    given: dict[str, Any] = {
-        "keep": keep,
-        "macs": macs,
-        "params": params,
-        "bytes": bytes,
-        "latency": latency,
-        "ranks": ranks,
-    }
-    budgets = {name: value for name, value in given.items() if value is not None}
-    _check(budgets, allocate, overrides, include, min_rank=min_rank, max_rank=max_rank, multiple_of=multiple_of)
-
-    if latency is not None and latency_table is None:
-        raise ValueError("latency is a budget of what was measured: give latency_table, from `lrpet profile-latency`")
-    layers = profile(model, example_inputs)
-    overridden = _first_match(overrides or {}, [layer.name for layer in layers])
-    refused = refusals(layers, include, ranks)
-    refused |= {name: "overridden: stays dense" for name, value in overridden.items() if value is None}
-    kept = keep or next((value for value in (macs, params, bytes, latency) if value and value <= 1), None)
-    unfoldings = unfoldings_of(layers, unfolding, model, kept=kept, of_rank=keep is not None)
-    candidates = candidates_of([layer for layer in layers if layer.name not in refused], unfoldings)
-
-    def decided(wanted: Mapping[str, int | None]) -> tuple[LayerPlan, ...]:
-        fates = dict.fromkeys((layer.name for layer in layers), Fate(None, ""))
-        fates |= {name: Fate(None, why) for name, why in refused.items()}
-        for name, rank in wanted.items():
-            fates |= candidates[name].fates(rank, rectify=rectify, factorize_all=factorize_all)
-        return tuple(layer_plan(layer, fates[layer.name]) for layer in layers)
-
-    if ranks is not None:
-        check_ranks(ranks, candidates, layers, refused)
-        return Plan(layers=decided(ranks), budget="ranks")
-    limits: dict[str, Any] = {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}
-    fixed = {
-        name: _rank_of(overridden[name], each.cost.full_rank, limits)
-        for name, each in candidates.items()
-        if name in overridden
-    }
-    spending = _spending(model, layers, candidates, fixed, budgets, limits, latency_table, factorize_all=factorize_all)
-    if keep is not None:
-        uniform = {name: uniform_rank(each.cost.full_rank, keep) for name, each in spending.candidates.items()}
-        settled = {
-            name: each.nearest(uniform[name]) if latency_table is None else each.settled(uniform[name])
-            for name, each in spending.candidates.items()
-        }
-        return Plan(layers=decided(settled), budget=f"keep={keep:g}")
-    spending.check_possible()
-    chosen, how = divided(
-        spending, allocate, lambda: {name: kept_energy(each, model) for name, each in candidates.items()}
+    budget = Budget(keep=keep, macs=macs, params=params, bytes=bytes, latency=latency, ranks=ranks)
+    limits = Limits(min_rank, max_rank, multiple_of, min_saving, factorize_all)
+    _check_together(budget, limits, allocate, chosen=bool(overrides or include or exclude))
+    _check_latency(latency, latency_table, unfolding)
+    worths = _worths(allocate, batches, loss)
+    model = unwrapped(model)
+    seen = observe(model, example_inputs)
+    refused = refusals(seen.layers, include, exclude, ranks)
+    changed = overridden(overrides or {}, [layer.name for layer in seen.layers])
+    refused |= {name: "overridden: stays dense" for name, value in changed.items() if value is None}
+    fraction = keep or next((value for value in budget.divisible.values() if value <= 1), None)
+    unfoldings = unfoldings_of(seen.layers, unfolding, model, kept=fraction, of_rank=keep is not None)
+    undecided = _undecided(seen, refused, unfoldings)
+    request = Request(
+        budget,
+        limits,
+        allocate if isinstance(allocate, str) else "given",
+        rectify,
+        candidates={
+            layer.name: _fixed(changed.get(layer.name), layer, limits)
+            for layer in undecided.layers
+            if layer.name not in refused and layer.shares is None
+        },
+        batch_norms={layer.name: layer.batch_norm for layer in seen.layers if layer.batch_norm is not None},
+        unpaired={layer.name: layer.unpaired for layer in seen.layers if layer.unpaired is not None},
+        times=latency_table,
+        worths=worths,
     )
-    text = ", ".join(f"{name}={value:g}" if value <= 1 else f"{name}={value:,.0f}" for name, value in budgets.items())
-    return Plan(layers=decided(chosen), budget=f"{text} ({how})")
+    if ranks is not None:
+        _check_ranks(ranks, request, undecided, refused)
+    return divide(undecided, request, model, "uniform" if allocate in ("auto", "sensitivity") else allocate)
 
 
-def _check(
-    budgets: Mapping[str, Any],
-    allocate: str | Mapping[str, Any],
-    overrides: Mapping[str, Any] | None,
-    include: Include | None,
-    *,
-    min_rank: int,
-    max_rank: int | None,
-    multiple_of: int,
-) -> None:
-    alone = [name for name in ("keep", "ranks") if name in budgets]
-    if not budgets or (alone and len(budgets) > 1):
-        raise ValueError(
-            "give keep, or ranks, or one or more budgets of macs, params, bytes and latency; "
-            f"got {' and '.join(budgets) or 'none'}"
-        )
-    if "ranks" in budgets and (include is not None or overrides):
-        raise ValueError("give ranks alone, without include or overrides: it names the layers itself")
-    if "ranks" in budgets and (min_rank, max_rank, multiple_of) != (1, None, 1):
+def _check_together(budget: Budget, limits: Limits, allocate: str | Mapping[str, Any], *, chosen: bool) -> None:
+    if budget.ranks is not None and chosen:
+        raise ValueError("give ranks alone, without include, exclude or overrides: it names the layers itself")
+    if budget.ranks is not None and limits.bounds_ranks:
         raise ValueError("give ranks alone, without min_rank, max_rank or multiple_of: it says them itself")
-    if alone and allocate != "uniform":
-        raise ValueError(
-            f"allocate divides budgets of macs, params, bytes and latency; {alone[0]} leaves nothing to divide"
-        )
     if not isinstance(allocate, Mapping) and allocate not in get_args(Allocator):
+        known = ", ".join(get_args(Allocator))
+        raise ValueError(f"allocate={allocate!r} must be {known}, {{layer name: worths}} or {{layer name: ratio}}")
+    if not budget.divisible and allocate not in ("auto", "uniform"):
+        (alone,) = budget.given
         raise ValueError(
-            f"allocate={allocate!r} must be {', '.join(get_args(Allocator))}, {{layer name: worths}} or {{layer name: ratio}}"
+            f"allocate divides budgets of macs, params, bytes and latency; {alone} leaves nothing to divide"
         )
-    for name in set(budgets) - {"ranks"}:
-        value = budgets[name]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = is_number and (float(value).is_integer() or (name == "latency" and math.isfinite(value)))
-        absolute = name != "keep" and whole and value > 1
-        if not (absolute or (is_number and 0 < value <= 1)):
-            counted = "" if name == "keep" else f", or above 1 as a whole number of {UNITS[name]}"
-            raise ValueError(
-                f"{name}={value!r} must be a fraction above 0 and at most 1 (of the dense network's){counted}"
-            )
-    for name, number in {"min_rank": min_rank, "max_rank": max_rank, "multiple_of": multiple_of}.items():
-        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
-            raise ValueError(f"{name}={number!r} must be a whole number, at least 1")
-    if max_rank is not None and max_rank < min_rank:
-        raise ValueError(f"max_rank={max_rank} is below min_rank={min_rank}")
-    for pattern, value in (overrides or {}).items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not (value is None or whole or (isinstance(value, float) and 0 < value <= 1)):
-            raise ValueError(
-                f"overrides gives {pattern!r} {value!r}; it must be a rank, a fraction above 0 and at most 1, or None"
-            )
 
 
-def _first_match(overrides: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    """{layer name: what the first pattern that it is like says}."""
-    found = {}
-    for name in names:
-        matching = [pattern for pattern in overrides if fnmatchcase(name, pattern)]
-        if matching:
-            found[name] = overrides[matching[0]]
-    for pattern in overrides:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(
-                f"overrides names {pattern!r}, which no layer's name is like; its layers: {', '.join(names)}"
-            )
-    return found
+def _check_latency(latency: float | None, table: Times | None, unfolding: Any) -> None:
+    if latency is not None and table is None:
+        raise ValueError("latency is a budget of what was measured: give latency_table, from `lrpet profile-latency`")
+    if table is not None and unfolding != "channel":
+        raise ValueError(
+            f"latency_table holds times of channel pairs, which say nothing of unfolding={unfolding!r}: leave one of them out"
+        )
 
 
-def _rank_of(value: int | float, full_rank: int, limits: Mapping[str, Any]) -> int:
+def _worths(allocate: Any, batches: Iterable[Any] | None, loss: Any) -> Sensitivity | None:
+    if allocate != "sensitivity":
+        if batches is not None or loss is not None:
+            raise ValueError("batches and loss go with allocate='sensitivity'")
+        return None
+    if batches is None or loss is None:
+        raise ValueError(
+            "allocate='sensitivity' needs batches of training data and loss, (model, batch) -> scalar tensor"
+        )
+    return Sensitivity(batches, loss)
+
+
+def _undecided(seen: Observation, refused: Mapping[str, str], unfoldings: Mapping[str, Unfolding]) -> Plan:
+    """Return the plan before any decision: candidates without a reason, the others with theirs."""
+    owners: dict[str, str] = {}
+    for layer in seen.layers:
+        if layer.name not in refused and layer.name not in owners:
+            owners.update({other: layer.name for other in layer.shares_weight_with if other not in refused})
+    layers = tuple(
+        _entry(layer, refused.get(layer.name, ""), owners.get(layer.name), unfoldings) for layer in seen.layers
+    )
+    return Plan(layers, "", {"macs": seen.macs, "params": seen.params, "bytes": seen.bytes})
+
+
+def _entry(observed: Observed, reason: str, owner: str | None, unfoldings: Mapping[str, Unfolding]) -> LayerPlan:
+    # Layers that share a weight have the unfolding of the first of them.
+    unfolding: Unfolding = "channel" if reason else unfoldings.get(owner or observed.name, "channel")
+    layer = None if observed.layer is None else observed.at(unfolding)
+    shape = MatrixShape(0, 0) if layer is None else layer.shape
+    first = None if layer is None or unfolding == "channel" else int(observed.first_positions(unfolding))
+    return LayerPlan(
+        name=observed.name,
+        kind=type(observed.module).__name__,
+        rows=shape.rows,
+        columns=shape.columns,
+        groups=shape.groups,
+        unfolding=unfolding,
+        rank=None,
+        macs_dense=observed.macs,
+        macs=observed.macs,
+        params_dense=observed.params,
+        params=observed.params,
+        batch_norm=None,
+        reason=reason,
+        counted=layer is not None,
+        shares=owner,
+        first_positions=first,
+        extra_params=0 if layer is None else layer.extra_params,
+    )
+
+
+def _fixed(value: int | float | None, layer: LayerPlan, limits: Limits) -> int | None:
+    """Return the rank that an override asks for, if any."""
+    full = layer.shape.full_rank
     if isinstance(value, float):
-        return nearest_rank(allowed_ranks(full_rank, **limits), uniform_rank(full_rank, value))
-    return min(value, full_rank)
+        return nearest_rank(limits.ranks(full), uniform_rank(full, value))
+    return None if value is None else min(value, full)
 
 
-def _spending(
-    model: nn.Module,
-    layers: list[Layer],
-    candidates: Mapping[str, Candidate],
-    fixed: Mapping[str, int],
-    budgets: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    table: LatencyTable | None,
-    *,
-    factorize_all: bool,
-) -> Spending:
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    totals = {
-        "macs": sum(layer.macs for layer in layers),
-        "params": sum(layer.params for layer in layers),
-        "bytes": sum(tensor.nbytes for tensor in tensors.values()),
-        "latency": 0.0 if table is None else table.network,
-    }
-    times = {} if table is None else {name: _times(table, each) for name, each in candidates.items()}
-    absolute = {
-        name: value * totals[name] if value <= 1 else value for name, value in budgets.items() if name in totals
-    }
-    options = {
-        name: Options(
-            each.cost,
-            weight_of(each.layers[0].module).element_size(),
-            allowed_ranks(each.cost.full_rank, **limits),
-            fixed.get(name),
-            may_be_dense=not factorize_all,
-            milliseconds=times.get(name),
-        )
-        for name, each in candidates.items()
-    }
-    return Spending(options, {unit: totals[unit] for unit in absolute}, absolute)
-
-
-def _times(table: LatencyTable, candidate: Candidate) -> Callable[[int | None], float]:
-    """The milliseconds of a weight in all its layers, by rank."""
-    names = [layer.name for layer in candidate.layers]
-    if missing := [name for name in names if name not in table.dense]:
-        raise ValueError(
-            f"latency_table has no times for {', '.join(missing)}: was it measured for another network? Layers that a "
-            "module runs itself cannot be measured: leave them out by `include`"
-        )
-    return lambda rank: sum(table.milliseconds(name, rank) for name in names)
+def _check_ranks(ranks: Mapping[str, int], request: Request, plan: Plan, refused: Mapping[str, str]) -> None:
+    """Raise ValueError for a name that is no layer or cannot be factorised, and for a rank out of range."""
+    layers = {layer.name: layer for layer in plan.layers}
+    for name, rank in ranks.items():
+        if name not in layers:
+            raise ValueError(
+                f"ranks names {name!r}, which is no layer of this network; its layers: {', '.join(layers)}"
+            )
+        if name in refused:
+            raise ValueError(f"ranks names {name!r}, which cannot be factorised: {refused[name]}")
+        if name not in request.candidates:
+            owner = layers[name].shares
+            raise ValueError(f"ranks names {name!r}, which shares the weight of {owner!r}: give the rank to that one")
+        full = layers[name].shape.full_rank
+        if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= full:
+            raise ValueError(f"ranks gives {name!r} the rank {rank!r}; it must be a whole number from 1 to {full}")

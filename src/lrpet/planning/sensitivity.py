@@ -1,23 +1,40 @@
-"""What the singular values of every layer are worth to the loss, from some batches."""
+"""The worth of each layer's singular values to the loss, from some batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lrpet.layers.matrix import row_scale, scale_of_rows, unfold, weight_of
+from lrpet.layers import evaluating
+from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 
 Batch = TypeVar("Batch")
 
 
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the singular values are worth to a loss over batches, whenever a plan asks for it."""
+
+    batches: Iterable[Any]
+    """Training batches, in a collection that can be gone through again."""
+    loss: Callable[[nn.Module, Any], Tensor]
+    """Loss of a model on a batch, a scalar tensor."""
+
+    def __call__(self, model: nn.Module, plan: Plan) -> dict[str, list[float]]:
+        """Return {layer name: worth of its 1st, 2nd, … singular value}, see `sensitivity`."""
+        return sensitivity(model, plan, self.batches, self.loss)
+
+
 def sensitivity(
     model: nn.Module, plan: Plan, batches: Iterable[Batch], loss: Callable[[nn.Module, Batch], Tensor]
 ) -> dict[str, list[float]]:
-    """{layer name: worth of its 1st, 2nd, … singular value}, for `lrpet.plan(allocate=...)`.
+    """Return {layer name: worth of its 1st, 2nd, … singular value}, for `lrpet.plan(allocate=...)`.
 
     Pruning the i-th singular value takes W·vᵢ·vᵢᵀ away from the weight W, vᵢ the right singular vectors of W with its batch
     norm folded in. To first order the loss changes by ⟨G, W·vᵢ·vᵢᵀ⟩, G its gradient. At a minimum these changes average to
@@ -27,50 +44,33 @@ def sensitivity(
         worth(i) = mean over batches of ⟨G·vᵢ, W·vᵢ⟩²        (summed over the groups of a convolution)
 
     Args:
-        model: In eval mode while this lasts, and without changes: parameters, their gradients, mode.
-        plan: Which layers, whatever their ranks; for all that can be factorised, one of `keep=1.0, factorize_all=True`.
-        batches: Some of the training data, a hundred or so.
-        loss: Of a model on a batch, a scalar tensor.
+        model: The network, in eval mode meanwhile; its parameters, gradients and modes are unchanged afterwards.
+        plan: The layers, whatever their ranks; for all that can be factorised, one of `keep=1.0, factorize_all=True`.
+        batches: Some training data, a hundred batches or so.
+        loss: `(model, batch) -> loss`, a scalar tensor.
 
     Raises ValueError without batches, if the plan is another network's, or if the loss or a gradient is not finite.
     """
-    layers = plan.modules(model)
-    entries = {layer.name: layer for layer in plan.layers}
-    weights = [weight_of(module) for module in layers.values()]
+    model = unwrapped(model)
+    layers = plan.bind(model)
+    if computed := [name for name, layer in layers.items() if layer.computed]:
+        raise ValueError(f"the weights of {', '.join(computed)} are standardised, which sensitivity cannot see through")
+    weights = [layer.weight for layer in layers.values()]
     directions, images, worths = {}, {}, {}
-    for name, module in layers.items():
-        matrices = _wide(unfold(module, entries[name].unfolding).detach())
-        partner = entries[name].batch_norm
-        folded = matrices
-        if partner is not None:
-            alpha = row_scale(model.get_submodule(partner)).to(matrices.dtype)
-            folded = scale_of_rows(alpha, module, entries[name].unfolding)[..., None] * matrices
-        directions[name] = torch.linalg.svd(folded, full_matrices=False).Vh.mT
+    for name, layer in layers.items():
+        matrices = _single(layer.matrices()).detach()
+        directions[name] = torch.linalg.svd(layer.folded(matrices.dtype), full_matrices=False).Vh.mT
         images[name] = matrices @ directions[name]
         worths[name] = matrices.new_zeros(directions[name].shape[-1])
-    modes = [(module, module.training) for module in model.modules()]
-    needs = [weight.requires_grad for weight in weights]
     count = 0
-    try:
-        model.eval()
-        for weight in weights:
-            weight.requires_grad_(True)
-        for batch in batches:
-            with torch.enable_grad():
-                value = loss(model, batch)
-                gradients = torch.autograd.grad(value, weights, allow_unused=True)
-            if not bool(value.isfinite()):
-                raise ValueError(f"the loss of batch {count + 1} is {value.item()}")
-            count += 1
-            for (name, module), gradient in zip(layers.items(), gradients, strict=True):
+    with evaluating(model), _requiring_gradients(weights):
+        for count, batch in enumerate(batches, start=1):
+            for (name, layer), gradient in zip(
+                layers.items(), _gradients(model, batch, loss, weights, count), strict=True
+            ):
                 if gradient is not None:
-                    along = _wide(unfold(module, entries[name].unfolding, of=gradient)) @ directions[name]
+                    along = _single(layer.matrices(gradient)) @ directions[name]
                     worths[name] += (along * images[name]).sum(1).square().sum(0)
-    finally:
-        for weight, need in zip(weights, needs, strict=True):
-            weight.requires_grad_(need)
-        for module, training in modes:
-            module.training = training
     if not count:
         raise ValueError("sensitivity needs at least one batch; got none")
     bad = [name for name, worth in worths.items() if not bool(worth.isfinite().all())]
@@ -79,5 +79,29 @@ def sensitivity(
     return {name: (worth / count).tolist() for name, worth in worths.items()}
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _gradients(
+    model: nn.Module, batch: Batch, loss: Callable[[nn.Module, Batch], Tensor], weights: list[Tensor], number: int
+) -> Sequence[Tensor | None]:
+    with torch.enable_grad():
+        value = loss(model, batch)
+        gradients = torch.autograd.grad(value, weights, allow_unused=True)
+    if not bool(value.isfinite()):
+        raise ValueError(f"the loss of batch {number} is {value.item()}")
+    return gradients
+
+
+@contextmanager
+def _requiring_gradients(weights: list[Tensor]) -> Iterator[None]:
+    needs = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        yield
+    finally:
+        for weight, need in zip(weights, needs, strict=True):
+            weight.requires_grad_(need)
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 at least."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lrpet.layers.matrix import weight_of
+from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 from lrpet.projecting.descent import Descent
+from lrpet.projecting.in_force import PlanInForce
 from lrpet.projecting.projection import Projection, project
 from lrpet.projecting.report import Report
-from lrpet.projecting.schedule import Shrinking
 from lrpet.projecting.solvers import Solver
-from lrpet.projecting.stack import Stack, members, stacked
-from lrpet.projecting.subspace import Subspace
+from lrpet.projecting.stack import Gathered
 from lrpet.projecting.warm import WarmStarts
+from lrpet.projecting.when import Every, When
+
+#: The mean fraction of energy from which `finish` warns that the weights had left their low rank.
+FAR_FROM_LOW_RANK = 0.01
 
 
 class Projector:
@@ -28,16 +32,17 @@ class Projector:
     Weights are changed in place, without gradients, so that optimizers, compiled graphs and data-parallel wrappers go on.
 
     Args:
-        model: The full-size network being trained (the module itself, not a wrapper around it).
-        plan: From `lrpet.plan`; or a function that makes it, `lambda: lrpet.plan(model, example, macs=0.45,
-            allocate="energy")`, called at the first projection so that ranks are allocated by weights that are trained. With
-            a `descent` it is called at every projection until the ranks have come down to the plan's.
-        total_steps: Length of the training in steps, which `lrpet.Shrinking` and `lrpet.Descent` need.
-        every: Project every so many steps; or by `lrpet.Shrinking`, or any schedule `(step) -> bool`, told the number of the
-            step just taken (from 1).
-        start: Project at no step before this one. Half of the training, with every=5, did best on CIFAR-10 (RESULTS.md).
-        energy_transfer: Hand the energy of the pruned singular values to the kept ones.
-        rectify: Fold each layer's batch norm in, where the plan has one.
+        model: The full-size network being trained. Wrappers of torch.compile and data parallelism are seen through.
+        plan: From `lrpet.plan`. If it asks for ranks by trained weights, its budget is divided again at the first projection;
+            with a `descent`, at every projection until the ranks have come down to the plan's.
+        total_steps: Length of the training in steps. Fractions are fractions of it; it may be set later, before the first step.
+        start: Project at no step before this: a float is a fraction of the training, an int counts steps. Half of the
+            training, with every=5, did best on CIFAR-10 (RESULTS.md).
+        every: Project every so many steps (int), every fraction of the training (float), by `lrpet.Shrinking`, or by a
+            schedule `(step) -> bool`, told the number of the step just taken (from 1).
+        energy_transfer: Hand the energy of the pruned singular values to the kept ones: (E4) of
+            `lrpet.projecting.projection`.
+        rectify: Fold each layer's batch norm in, where the plan has one: (E5).
         tail_scale: ρ in [0, 1): multiply the pruned singular values by this instead of 0.
         descent: Ranks that fall to the plan's while training, see `lrpet.Descent`; else they are the plan's at once.
         solver: How leading subspaces are found, see `lrpet.projecting.solvers`: "auto" starts from the last projection's
@@ -48,14 +53,14 @@ class Projector:
         ValueError: the plan is another network's, or an argument is out of range.
     """
 
-    def __init__(
+    def __init__(  # keyword arguments as sugar: those of time go into When, the rest are the method's switches
         self,
         model: nn.Module,
-        plan: Plan | Callable[[], Plan],
+        plan: Plan,
         *,
         total_steps: int | None = None,
-        every: int | Shrinking | Callable[[int], bool],
-        start: int = 0,
+        start: int | float = 0.5,
+        every: Every = 5,
         energy_transfer: bool = True,
         rectify: bool = True,
         tail_scale: float = 0.0,
@@ -63,55 +68,72 @@ class Projector:
         solver: Solver = "auto",
         basis_memory: int | None = None,
     ) -> None:
-        if total_steps is None and (isinstance(every, Shrinking) or descent is not None):
-            raise ValueError("lrpet.Shrinking and lrpet.Descent are fractions of a training: give its total_steps")
-        if isinstance(every, Shrinking) and total_steps is not None:
-            every = every.bound(total_steps)
-        if not callable(every) and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
-            raise ValueError(f"every={every!r} must be a number of steps, at least 1, or a schedule (step) -> bool")
-        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
-            raise ValueError(f"start={start!r} must be the number of a step, not negative")
+        if not isinstance(plan, Plan):
+            raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")
         if not 0 <= tail_scale < 1:
             raise ValueError(f"tail_scale={tail_scale!r} must be at least 0 and below 1")
         if solver not in get_args(Solver):
             raise ValueError(f"solver={solver!r} must be one of {', '.join(get_args(Solver))}")
         if basis_memory is not None and basis_memory < 0:
             raise ValueError(f"basis_memory={basis_memory!r} must be a number of bytes, or None for no limit")
-        self.every = every
-        self.start = start
+        self.model = unwrapped(model)
         self.energy_transfer = energy_transfer
         self.rectify = rectify
         self.tail_scale = tail_scale
         self.descent = descent
-        self.total_steps = total_steps
         self.steps = 0
         """Optimizer steps seen so far."""
         self.seconds = 0.0
         """Wall time that projecting took from the host so far."""
         self.last: Report | None = None
         """Report of the latest projection."""
-        self._model = model
+        self._when = When(start, every)
+        self._due: Callable[[int], bool] | None = None
+        self._asked = plan
         self._warm = WarmStarts(solver, basis_memory)
-        self._plan: Plan | None = None
-        self._make_plan = None if isinstance(plan, Plan) else plan
-        self._ranks: dict[str, int] = {}
-        self._stacks: list[Stack] = []
-        self._settled = False  # whether the ranks are those of the plan, for good
-        if isinstance(plan, Plan):
-            self._adopt(plan)
+        self.total_steps = total_steps
+
+    @property
+    def total_steps(self) -> int | None:
+        """Return the length of the training in steps, if it is known."""
+        return self._total_steps
+
+    @total_steps.setter
+    def total_steps(self, total_steps: int | None) -> None:
+        if total_steps is not None and (not isinstance(total_steps, int) or total_steps < 1):
+            raise ValueError(f"total_steps={total_steps!r} must be the length of the training in steps, at least 1")
+        if self.steps:
+            raise ValueError(f"total_steps is set before the first step; this projector has counted {self.steps}")
+        self._total_steps = total_steps
+        self._due = None if total_steps is None else self._when.bound(total_steps)
+        allocate = _allocator(self._asked, self._when.start_fraction(total_steps), self.descent)
+        self._in_force = PlanInForce(
+            self.model, self._asked, allocate=allocate, descent=self.descent, rectify=self.rectify
+        )
 
     @property
     def plan(self) -> Plan:
-        """The plan in force. Raises RuntimeError if it is to be made at the first projection, and that has not come."""
-        if self._plan is None:
-            raise RuntimeError("there is no plan yet: it is made at the first projection, by step() or project()")
-        return self._plan
+        """Return the plan in force: after the first projection, that of trained weights where one was asked for."""
+        return self._in_force.plan
+
+    @property
+    def start(self) -> int:
+        """Return the first step after which a projection may come."""
+        return self._when.first_step(self.total_steps)
+
+    def __repr__(self) -> str:
+        return f"Projector(step {self.steps}, {len(self._in_force.ranks)} layers, {self.plan.budget})"
 
     def step(self) -> Report | None:
-        """Count one optimizer step; project if one is due, and then return its report."""
+        """Count one optimizer step; project if one is due, and then return its report.
+
+        Raises ValueError as `project` does, and if the length of the training is needed and not known.
+        """
+        if self._due is None:
+            self._due = self._when.bound(self.total_steps)
+            self._fraction()
         self.steps += 1
-        due = self.every(self.steps) if callable(self.every) else self.steps % self.every == 0
-        return self.project() if due and self.steps >= self.start else None
+        return self.project() if self._due(self.steps) else None
 
     @torch.no_grad()
     def project(self) -> Report:
@@ -121,57 +143,81 @@ class Projector:
 
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
-        start = time.perf_counter()
-        if not self._settled:
-            self._adopt(self.plan if self._make_plan is None else self._make_plan())
-        scales = [stack.row_scale() for stack in self._stacks]
-        energies = self._finite_energies(scales)
-        found = self._warm.solve(self._stacks, scales, energies)
-        projections = [
-            (stack.names, self._projected(stack, scale, energy, subspace))
-            for stack, scale, energy, subspace in zip(self._stacks, scales, energies, found, strict=True)
-        ]
-        self._warm.remember(self._stacks, found)
-        self.last = Report(self.steps, self._ranks, projections)
-        self.seconds += time.perf_counter() - start
+        begin = time.perf_counter()
+        self._in_force.renew(self._fraction())
+        self._warm.keep_only(self._in_force.ranks)
+        gathered = [stack.gather() for stack in self._in_force.stacks]
+        self._check_finite(gathered)
+        self._warm.solve(gathered)
+        projections = [(each.stack.names, self._projected(each)) for each in gathered]
+        self._warm.remember(gathered)
+        self.last = Report(self.steps, self._in_force.ranks, projections)
+        self.seconds += time.perf_counter() - begin
         return self.last
 
-    def projected_copy(self, model: nn.Module) -> nn.Module:
-        """A projected deep copy of another `model` of the same structure, such as a moving average of the weights.
+    def finish(self) -> nn.Module:
+        """Project once more, and return the compact network: `lrpet.factorize(model, projector.plan)`.
 
-        Neither `model` nor this projector changes; where no plan is made yet, the copy is not projected. Raises ValueError as
-        `project` does, and if the plan does not fit.
+        Warns if the weights held 1 % of their energy outside the planned ranks or more. They are then not those that the last
+        projections left, such as a checkpoint from before the first projection that was restored as the best one.
+
+        Raises ValueError as `project` does.
         """
-        copied = copy.deepcopy(model)
-        if self._plan is None:
+        from lrpet.compact.factorize import factorize  # the next room of the story: imported here alone
+
+        self.settle(stacklevel=3)
+        return factorize(self.model, self.plan)
+
+    def settle(self, *, stacklevel: int = 2) -> Report:
+        """Project at the end of a training, and warn as `finish` does; `stacklevel` is that of the warning."""
+        report = self.project()
+        if report.pruned >= FAR_FROM_LOW_RANK:
+            warnings.warn(
+                f"the last projection cut {report.pruned:.1%} of the energy of the weights: they were not near the planned "
+                f"ranks. If a checkpoint was restored as the best one, choose among those from step {self.start} on",
+                stacklevel=stacklevel,
+            )
+        return report
+
+    def projected_copy(self, model: nn.Module) -> nn.Module:
+        """Return a projected deep copy of another network with these layers, such as a moving average of the weights.
+
+        `AveragedModel` and timm's moving averages are taken as they are. Neither `model` nor this projector changes. While
+        the ranks are still to be divided by trained weights, the copy is not projected. Raises ValueError as `project` does,
+        and if the plan does not fit.
+        """
+        copied = copy.deepcopy(unwrapped(model))
+        if not self._in_force.settled and self.descent is None:
             return copied
         options: dict[str, Any] = {"energy_transfer": self.energy_transfer, "rectify": self.rectify}
-        other = Projector(copied, self._plan, every=1, tail_scale=self.tail_scale, basis_memory=0, **options)
-        other._set_ranks(self._plan, self._ranks)
+        other = Projector(
+            copied, self.plan.settled(), start=0, every=1, tail_scale=self.tail_scale, basis_memory=0, **options
+        )
+        other._in_force.adopt(self.plan.settled(), fraction=0.0, ranks={**self.plan.ranks, **self._in_force.ranks})
         other.project()
         return copied
 
     @property
     def basis_bytes(self) -> int:
-        """Memory that the bases for the next warm start take."""
+        """Return the memory that the bases for the next warm start take, in bytes."""
         return self._warm.nbytes
 
     @property
     def solved_again(self) -> int:
-        """Layers, over all projections, whose first solution was not good enough: a warm start that was too far off."""
+        """Return the number of layers, over all projections, whose warm start was too far off."""
         return self._warm.solved_again
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, and tensors under "bases", from which `load_state_dict` continues to the same bits.
+        """Return plain values, and tensors under "bases", from which `load_state_dict` continues to the same bits.
 
         The bases may be left out of what is stored: the next projection is then slower, and right all the same.
         """
-        plan = self._plan
+        moving = {"plan": self.plan.to_dict(), "settled": self._in_force.settled} if self._in_force.moves else {}
         return {
             "steps": self.steps,
             "seconds": self.seconds,
-            "ranks": {} if plan is None else plan.ranks,
-            **({"plan": plan.to_dict(), "settled": self._settled} if plan is not None and self._moves else {}),
+            "ranks": self.plan.ranks,
+            **moving,
             **self._warm.state_dict(),
         }
 
@@ -184,89 +230,80 @@ class Projector:
         needed = self.state_dict().keys() - optional
         if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
-        plan = self._plan
-        if self._moves and ("plan" in state or self._make_plan is not None):
-            plan = Plan.from_dict(state["plan"]) if "plan" in state else None
-        planned = {} if plan is None else plan.ranks
-        if state["ranks"] != planned:
-            changed = sorted(dict(state["ranks"].items() ^ planned.items()))
-            raise ValueError(
-                f"this state was saved with other ranks for {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}: "
-                "make the projector from the plan that was saved with it"
-            )
-        found = [] if plan is None else members(self._model, plan, planned, rectify=self.rectify)
-        layers = {member.name: member for member in found}
+        in_force = self._in_force
+        plan = in_force.plan
+        if in_force.moves and "plan" in state:
+            plan = Plan.from_dict(state["plan"])
+        _check_ranks(state["ranks"], plan.ranks)
+        layers = plan.bind(self.model)
         bases = state.get("bases") or {}
         for name, basis in bases.items():
-            shape = layers[name].matrices.shape if name in layers else None
-            rank = basis.shape[-1] if self._moves else planned.get(name)
+            shape = layers[name].matrices().shape if name in layers else None
+            rank = basis.shape[-1] if in_force.moves else plan.ranks.get(name)
             if shape is None or basis.shape != (shape[0], min(shape[1:]), rank):
                 raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
-        if plan is None:
-            self._plan, self._ranks, self._stacks, self._settled = None, {}, [], False
-        elif self._moves:
-            self._adopt(plan)
-            self._settled = bool(state.get("settled"))
+        if in_force.moves:
+            in_force.restore(plan, fraction=self._fraction(), settled=bool(state.get("settled")))
         self._warm.waits = {name: (int(wait), int(pause)) for name, (wait, pause) in state.get("waits", {}).items()}
-        self._warm.bases = {name: basis.to(weight_of(layers[name].module).device) for name, basis in bases.items()}
+        self._warm.bases = {name: basis.to(layers[name].weight.device) for name, basis in bases.items()}
 
-    @property
-    def _moves(self) -> bool:
-        """Whether the plan or the ranks change while training."""
-        return self._make_plan is not None or self.descent is not None
+    def _fraction(self) -> float:
+        """Return the part of the training that is done; it is needed for a descent only."""
+        if self.descent is not None and self.total_steps is None:
+            raise ValueError("a descent counts fractions of the training: give total_steps to the projector")
+        return self.steps / (self.total_steps or 1)
 
-    def _adopt(self, plan: Plan) -> None:
-        """Let this plan be in force, at the ranks of the moment. Raises ValueError if it is another network's."""
-        plan.modules(self._model)
-        descent, done = self.descent, self.steps / (self.total_steps or 1)
-        full = {layer.name: layer.shape.full_rank for layer in plan.layers if layer.name in plan.ranks}
-        self._set_ranks(
-            plan,
-            {
-                name: rank if descent is None else descent.rank(full[name], rank, done)
-                for name, rank in plan.ranks.items()
-            },
-        )
-        self._settled = all(rank == plan.ranks[name] for name, rank in self._ranks.items())
-
-    def _set_ranks(self, plan: Plan, ranks: dict[str, int]) -> None:
-        """The plan in force, and what each layer is projected to."""
-        layers = members(self._model, plan, ranks, rectify=self.rectify)
-        self._plan = plan
-        self._ranks = {member.name: member.rank for member in layers}
-        self._stacks = stacked(layers)
-        self._warm.keep_only(self._ranks)
-
-    def _finite_energies(self, scales: list[Tensor | None]) -> list[Tensor]:
-        """The energy of every stack's matrices. Raises ValueError naming the layers that hold NaN or Inf."""
-        if not self._stacks:
-            return []
-        found = [stack.energies(scale) for stack, scale in zip(self._stacks, scales, strict=True)]
-        device = found[0][1].device
-        finite = torch.cat([ok.to(device) for _, ok in found]).tolist()  # read from the device once
-        names = [name for stack in self._stacks for name in stack.names]
+    def _check_finite(self, gathered: list[Gathered]) -> None:
+        """Raise ValueError naming the layers that hold NaN or Inf."""
+        if not gathered:
+            return
+        device = gathered[0].finite.device
+        finite = torch.cat([each.finite.to(device) for each in gathered]).tolist()  # read from the device once
+        names = [name for each in gathered for name in each.stack.names]
         bad = {name for name, ok in zip(names, finite, strict=True) if not ok}
         if bad:
-            layers = ", ".join(name for name in self._ranks if name in bad)
+            layers = ", ".join(name for name in self._in_force.ranks if name in bad)
             raise ValueError(
                 f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares: nothing was "
                 "projected. Training has diverged: lower the learning rate, or go back to the last checkpoint."
             )
-        return [energy for energy, _ in found]
 
-    def _projected(self, stack: Stack, scale: Tensor | None, energy: Tensor, subspace: Subspace) -> Projection:
+    def _projected(self, each: Gathered) -> Projection:
         """Project the weights of a stack in place."""
-        matrices = stack.matrices()
         projected = project(
-            matrices,
-            stack.rank,
-            row_scale=scale,
+            each.matrices,
+            each.stack.rank,
+            row_scale=each.row_scale,
             energy_transfer=self.energy_transfer,
             tail_scale=self.tail_scale,
-            subspace=subspace,
-            energy=energy,
-            out=matrices,
+            subspace=each.subspace,
+            energy=each.energy,
+            out=each.matrices,
         )
-        stack.write(projected.matrix)
+        each.stack.write_(projected.matrix)
         return projected
+
+
+def _allocator(plan: Plan, start: float, descent: Descent | None) -> str | None:
+    """Return how a plan's budget is divided again by trained weights; None if its ranks hold as they are."""
+    if plan.request is None or not plan.request.by_weights:
+        return None
+    allocate = plan.request.allocate
+    if allocate == "auto":
+        return "energy" if start >= 0.5 and descent is None else None
+    if allocate == "sensitivity" and plan.request.worths is None:
+        raise ValueError(
+            "this plan divides its budget by sensitivity and was read from a file, which holds no batches: plan again, or "
+            "take its ranks as they are by plan.settled()"
+        )
+    return allocate
+
+
+def _check_ranks(saved: dict[str, int], planned: dict[str, int]) -> None:
+    if saved != planned:
+        changed = sorted(dict(saved.items() ^ planned.items()))
+        raise ValueError(
+            f"this state was saved with other ranks for {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}: "
+            "make the projector from the plan that was saved with it"
+        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lrpet.projecting.solvers import WARM_TOLERANCE, Solver, leading
-from lrpet.projecting.stack import Stack
+from lrpet.projecting.stack import Gathered, Stack
 from lrpet.projecting.subspace import Subspace
 
 #: The most projections that pass before a warm start that failed is tried again.
@@ -17,14 +17,18 @@ LONGEST_WAIT = 16
 
 
 class WarmStarts:
-    """What is remembered from projection to projection: bases to start from, and where that did not help."""
+    """What is remembered from projection to projection: bases to start from, and where that did not help.
+
+    Args:
+        solver: How subspaces are found; only "auto" starts from a basis.
+        memory: Bytes that the bases may take; all of them if None.
+    """
 
     def __init__(self, solver: Solver, memory: int | None) -> None:
         self.solver = solver
         self.memory = memory
-        """Bytes that the bases may take; all of them if None."""
         self.bases: dict[str, Tensor] = {}
-        """{layer name: basis of its leading subspace, (groups, smaller side, rank)}."""
+        """{layer name: basis of its leading subspace, shape (groups, smaller side, rank)}."""
         self.waits: dict[str, tuple[int, int]] = {}
         """{first layer of a stack: projections to let pass before the next try, and how many that was at first}."""
         self.solved_again = 0
@@ -32,63 +36,65 @@ class WarmStarts:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the bases take."""
+        """Return the bytes that the bases take."""
         return sum(basis.nbytes for basis in self.bases.values())
 
     def keep_only(self, ranks: Mapping[str, int]) -> None:
-        """Forget the bases of other ranks than these: they are none to start from."""
+        """Forget the bases that have another rank than this: they are none to start from."""
         self.bases = {name: basis for name, basis in self.bases.items() if basis.shape[-1] == ranks.get(name)}
 
-    def solve(self, stacks: list[Stack], scales: list[Tensor | None], energies: list[Tensor]) -> list[Subspace]:
-        """The leading subspace of every stack; a warm start that is not good enough is solved again.
+    def solve(self, gathered: list[Gathered]) -> None:
+        """Find the leading subspace of every stack; a warm start that is not good enough is solved again.
 
         Raises ValueError naming the layers if no solver converges.
         """
-        given = list(zip(stacks, scales, energies, strict=True))
-        first = [self._solved(*each, self.solver) for each in given]
-        found = []
-        for each, subspace in zip(given, first, strict=True):  # only now is anything read from a GPU
-            stack = each[0]
+        for each in gathered:
+            each.subspace = self._solved(each, self.solver)
+        for each in gathered:  # only now is anything read from a GPU
+            stack = each.stack
             started = self.solver == "auto" and self._start(stack) is not None
             for solver in ("eigh", "svd"):
-                if subspace is not None and bool((subspace.error <= WARM_TOLERANCE).all()):
+                if each.subspace is not None and bool((each.subspace.error <= WARM_TOLERANCE).all()):
                     break
-                subspace = self._solved(*each, solver)
+                each.subspace = self._solved(each, solver)
             else:
-                if subspace is None or not bool(subspace.error.isfinite().all()):
+                if each.subspace is None or not bool(each.subspace.error.isfinite().all()):
                     raise ValueError(f"no solver converged for {', '.join(stack.names)}: nothing was projected")
-            self._learn(stack, started=started, warm=subspace.solver == "warm")
-            found.append(subspace)
-        return found
+            self._learn(stack, started=started, warm=each.subspace.solver == "warm")
 
-    def remember(self, stacks: list[Stack], found: list[Subspace]) -> None:
+    def remember(self, gathered: list[Gathered]) -> None:
         """Keep the bases for the next warm start, the smallest first, as far as the memory allowed for them goes."""
         self.bases = {}
         if self.solver != "auto":
             return
         left = float("inf") if self.memory is None else self.memory
-        bases = [(stack.names, subspace.basis) for stack, subspace in zip(stacks, found, strict=True)]
+        bases = [(each.stack.names, each.subspace.basis) for each in gathered if each.subspace is not None]
         for names, basis in sorted(bases, key=lambda pair: pair[1].nbytes):
             if (left := left - basis.nbytes) < 0:
                 break
             self.bases.update(zip(names, basis.chunk(len(names)), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Of plain values and, under "bases", tensors."""
+        """Return plain values and, under "bases", tensors."""
         return {"waits": {name: list(wait) for name, wait in self.waits.items()}, "bases": dict(self.bases)}
 
-    def _solved(self, stack: Stack, scale: Tensor | None, energy: Tensor, solver: Solver) -> Subspace | None:
+    def _solved(self, each: Gathered, solver: Solver) -> Subspace | None:
         """Find the subspace of a stack, or return None if the solver does not converge."""
-        matrices = stack.matrices()
-        weight = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
-        start = self._start(stack)
+        start = self._start(each.stack)
         try:
-            return leading(weight, stack.rank, row_scale=scale, start=start, solver=solver, energy=energy)
+            return leading(
+                each.matrices,
+                each.stack.rank,
+                row_scale=each.row_scale,
+                start=start,
+                solver=solver,
+                energy=each.energy,
+            )
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return None
 
     def _start(self, stack: Stack) -> Tensor | None:
-        """The basis for a warm start, if all layers have one and it is worth trying."""
+        """Return the basis for a warm start, if all layers have one and it is worth trying."""
         names = stack.names
         if self.waits.get(names[0], (0, 0))[0] or not all(name in self.bases for name in names):
             return None

@@ -1,0 +1,53 @@
+"""Trained model → compact model in one call, without training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from lrpet.compact.factorize import factorize
+from lrpet.layers.wrapping import unwrapped
+from lrpet.planning.planner import plan
+from lrpet.projecting.projector import Projector
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    batches: Iterable[Any] | None = None,
+    energy_transfer: bool = True,
+    **options: Any,
+) -> nn.Module:
+    """Return a compact form of a trained network: plan, one projection and factors, without training.
+
+    It is what training with projections is to be compared with, and a start for training the factors on.
+
+    Args:
+        model: A trained network; untouched.
+        example_inputs: What its forward takes, as for `lrpet.plan`.
+        batches: Training batches, inputs or (inputs, ...) as a data loader gives them, from which the statistics of batch norm
+            are re-estimated: a cut without that loses most of its accuracy. None leaves them as they are.
+        energy_transfer: Hand the energy of the pruned singular values to the kept ones.
+        options: What `lrpet.plan` takes besides. `allocate` is "energy" where a budget of macs, params, bytes or latency is
+            given, since the weights are trained.
+
+    Raises:
+        ValueError: as `lrpet.plan` does, or if a weight or its batch norm holds NaN or Inf.
+    """
+    network = copy.deepcopy(unwrapped(model))
+    if options.keys() & {"macs", "params", "bytes", "latency"} and options.get("allocate", "auto") == "auto":
+        options["allocate"] = "energy"
+    decided = plan(network, example_inputs, **options).settled()
+    projector = Projector(network, decided, start=0, every=1, energy_transfer=energy_transfer, solver="eigh")
+    projector.project()
+    compact = factorize(network, decided)
+    if batches is not None:
+        device = next((parameter.device for parameter in compact.parameters()), torch.device("cpu"))
+        update_bn(batches, compact, device=device)
+    return compact

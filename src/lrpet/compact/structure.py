@@ -1,0 +1,65 @@
+"""The structure of the compact network: a copy of the full-size one with other modules in some places."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import nn
+
+from lrpet.layers.factors import FactorPair
+from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.wrapping import unwrapped
+from lrpet.planning.plan import Plan
+
+
+def skeleton(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a copy of `model` with the structure that `factorize` gives, its factors uninitialised.
+
+    Raises ValueError if the plan is another network's.
+    """
+    model = unwrapped(model)
+    return assembled(model, plan, replacements(plan, plan.bind(model)))
+
+
+def replacements(plan: Plan, layers: Mapping[str, MatrixLayer]) -> dict[str, nn.Module]:
+    """Return {module name: what takes its place}, the factors uninitialised; layers that share a weight share them."""
+    new: dict[str, nn.Module] = {}
+    owners: dict[int, nn.Module] = {}
+    for layer in layers.values():
+        if layer.host not in new:
+            new[layer.host] = layer.replacement(plan.ranks)
+        owner = owners.setdefault(id(layer.weight), new[layer.host])
+        if owner is not new[layer.host]:
+            assert isinstance(owner, FactorPair)
+            for pair in layer.pairs(new[layer.host]):
+                pair.share_(owner)
+    return new
+
+
+def assembled(model: nn.Module, plan: Plan, new: Mapping[str, nn.Module]) -> nn.Module:
+    """Return a copy of `model` with these modules in place, which carries its plan as `lrpet_plan`."""
+    compact = replaced(model, new)
+    compact.lrpet_plan = plan.settled()  # type: ignore[assignment]
+    return compact
+
+
+def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
+    """Return a deep copy with the named modules replaced wherever they appear in it; the old ones are not copied."""
+    memo = {id(model.get_submodule(name)): module for name, module in new.items()}
+    copied = copy.deepcopy(model, memo)
+    for module in copied.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor &= not any(_lost_linears(layer) for layer in module.layers)
+        if isinstance(module, nn.TransformerEncoderLayer) and _lost_linears(module):
+            module.activation_relu_or_gelu = 0  # an activation that the fast path does not know
+    return copied
+
+
+def _lost_linears(module: nn.Module) -> bool:
+    """Whether this is a transformer layer whose fast path in eval mode would read a factorised layer's weight."""
+    return isinstance(module, nn.TransformerEncoderLayer) and not (
+        isinstance(module.linear1, nn.Linear)
+        and isinstance(module.linear2, nn.Linear)
+        and isinstance(module.self_attn, nn.MultiheadAttention)
+    )

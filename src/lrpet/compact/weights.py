@@ -1,0 +1,42 @@
+"""Filling a network from a safetensors file."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def load_weights(model: nn.Module, weights: Path) -> None:
+    """Fill `model` from the file, which keeps one name of tensors that are shared.
+
+    Raises RuntimeError if file and model do not fit.
+    """
+    own = model.state_dict()
+    state = OrderedDict(load_file(weights))
+    state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]  # versions, which some modules ask for
+    result = model.load_state_dict(state, strict=False)
+    stored = {(own[name].data_ptr(), own[name].shape) for name in state if name in own}
+    missing = [name for name in result.missing_keys if (own[name].data_ptr(), own[name].shape) not in stored]
+    if missing or result.unexpected_keys:
+        raise RuntimeError(
+            f"missing: {', '.join(missing) or 'none'}; not asked for: {', '.join(result.unexpected_keys)}"
+        )
+
+
+def match_dtypes(model: nn.Module, weights: Path) -> None:
+    """Give the model's tensors the dtypes they have in the file, so that loading converts nothing."""
+    # Every name of tied tensors: the file keeps one of them, not always the first.
+    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    tensors = {**dict(parameters), **dict(buffers)}
+    with safe_open(weights, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            tensor = tensors.get(name)
+            if tensor is not None:
+                tensor.data = tensor.data.to(_DTYPES.get(file.get_slice(name).get_dtype(), tensor.dtype))

@@ -1,0 +1,100 @@
+"""Which ranks a training network is projected to at the moment."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from torch import nn
+
+from lrpet.layers.matrix import MatrixLayer
+from lrpet.planning.budget import ImpossibleBudgetError
+from lrpet.planning.division import divide
+from lrpet.planning.plan import Plan
+from lrpet.projecting.descent import Descent
+from lrpet.projecting.stack import Stack, stacked
+
+
+class PlanInForce:
+    """A plan, and the ranks of the moment: the plan's, or higher ones while a descent goes on.
+
+    Where the plan asks for a division by trained weights, its budget is divided again before the first projection, and under
+    a descent before every projection until the ranks have come down.
+
+    Args:
+        model: The network being trained.
+        plan: What was planned before training.
+        allocate: How the budget is divided again; None if the ranks of `plan` hold.
+        descent: Ranks that fall to the plan's, if they do.
+        rectify: Whether batch norms are folded in.
+
+    Raises ValueError if the plan is another network's.
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: Plan, *, allocate: str | None, descent: Descent | None, rectify: bool
+    ) -> None:
+        self.model = model
+        self.allocate = allocate
+        self.descent = descent
+        self.rectify = rectify
+        self._request = plan.request
+        self.plan: Plan
+        self.stacks: list[Stack]
+        self.ranks: dict[str, int]
+        """{layer name: rank of the moment}, in the plan's order; of layers that share a weight, the first."""
+        self.adopt(plan if allocate is not None else plan.settled(), fraction=0.0)
+        self.settled = not self.moves
+
+    @property
+    def moves(self) -> bool:
+        """Whether the plan or the ranks change while training."""
+        return self.allocate is not None or self.descent is not None
+
+    @property
+    def layers(self) -> dict[str, MatrixLayer]:
+        """Return {name: layer} of the layers that are projected, with the batch norms that are folded in."""
+        return {layer.name: layer for stack in self.stacks for layer in stack.layers}
+
+    def renew(self, fraction: float) -> None:
+        """Divide the budget again, and lower the ranks, where that is still to be done.
+
+        `fraction` is the part of the training that is done. Raises ValueError if a weight holds NaN or Inf.
+        """
+        if self.settled:
+            return
+        plan = self.plan
+        if self.allocate is not None and self._request is not None:
+            try:
+                plan = divide(plan, self._request, self.model, self.allocate)
+            except ImpossibleBudgetError as error:
+                warnings.warn(f"the ranks stay as planned before training: {error}", stacklevel=3)
+        self.adopt(plan, fraction=fraction)
+        self.settled = self.ranks == {name: plan.ranks[name] for name in self.ranks}
+        if self.settled:
+            self.plan = plan.settled()
+
+    def adopt(self, plan: Plan, *, fraction: float, ranks: Mapping[str, int] | None = None) -> None:
+        """Let this plan be in force, at these ranks or at those of the moment.
+
+        Raises ValueError, and changes nothing, if it is another network's.
+        """
+        layers = plan.bind(self.model)
+        if ranks is None:
+            ranks = {name: self._rank(layer, plan.ranks[name], fraction) for name, layer in layers.items()}
+        if not self.rectify:
+            for layer in layers.values():
+                layer.batch_norm = None
+        stacks = stacked(layers.values(), ranks)
+        owning = {name for stack in stacks for name in stack.names}
+        self.plan = plan
+        self.stacks = stacks
+        self.ranks = {name: ranks[name] for name in layers if name in owning}
+
+    def restore(self, plan: Plan, *, fraction: float, settled: bool) -> None:
+        """Continue with a plan that was in force. Raises ValueError, and changes nothing, if it is another network's."""
+        self.adopt(plan, fraction=fraction)
+        self.settled = settled
+
+    def _rank(self, layer: MatrixLayer, planned: int, fraction: float) -> int:
+        return planned if self.descent is None else self.descent.rank(layer.shape.full_rank, planned, fraction)

@@ -1,0 +1,91 @@
+"""One call from a trained network to a compact one, and the warnings about weights that are not low-rank."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from helpers import images, realistic_, small_network
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import lrpet
+
+X = images(64, 3, 6, 6)
+
+
+def test_compress_plans_by_energy_projects_and_factorises() -> None:
+    model = realistic_(small_network(), X)
+    before = copy.deepcopy(model.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compact = lrpet.compress(model, X[:1], macs=0.5, include=["0", "3"])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    plan = compact.lrpet_plan
+    assert isinstance(plan, lrpet.Plan)
+    assert plan.budget.startswith("macs=0.5 (most energy")
+    assert plan.macs <= 0.5 * plan.macs_dense
+    projected = copy.deepcopy(model)
+    lrpet.Projector(projected, plan, start=0, every=1).project()
+    torch.testing.assert_close(compact(X), projected(X), rtol=1e-4, atol=1e-4)
+
+
+def test_batches_reestimate_batch_norm() -> None:
+    model = realistic_(small_network(), X)
+    plain = lrpet.compress(model, X[:1], keep=0.2)
+    again = lrpet.compress(model, X[:1], keep=0.2, batches=[(X[:32], None), (X[32:], None)])
+    norm, reestimated = plain.get_submodule("1"), again.get_submodule("1")
+    assert not torch.equal(norm.running_mean, reestimated.running_mean)  # type: ignore[arg-type]
+    output = again.get_submodule("0")(X)
+    torch.testing.assert_close(output.mean((0, 2, 3)), reestimated.running_mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again.get_submodule("0")[1].weight, plain.get_submodule("0")[1].weight)  # type: ignore[index]
+
+
+def test_finish_factorises_and_warns_only_where_weights_were_far() -> None:
+    model = small_network()
+    plan = lrpet.plan(model, X[:1], keep=0.34)
+    projector = lrpet.Projector(model, plan, total_steps=10)
+    early = copy.deepcopy(model.state_dict())
+    for _ in range(10):
+        projector.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compact = projector.finish()
+    torch.testing.assert_close(compact.eval()(X), model.eval()(X), rtol=1e-4, atol=1e-5)
+    model.load_state_dict(early)  # the "best" checkpoint, from before the first projection
+    with pytest.warns(UserWarning, match=r"the last projection cut \d+\.\d% of the energy .*from step 5 on"):
+        projector.finish()
+
+
+def test_wrappers_are_seen_through() -> None:
+    model = small_network()
+    wrapped = torch.nn.DataParallel(model)
+    plan = lrpet.plan(wrapped, X[:1], keep=0.34)
+    assert plan == lrpet.plan(model, X[:1], keep=0.34)
+    lrpet.Projector(wrapped, plan, start=0, every=1).project()
+    compact = lrpet.factorize(wrapped, plan)
+    assert type(compact) is nn.Sequential
+    assert compact.state_dict().keys() == lrpet.factorize(model, plan).state_dict().keys()
+    compiled = torch.compile(small_network())
+    assert list(lrpet.plan(compiled, X[:1], keep=0.34).ranks) == list(plan.ranks)  # type: ignore[arg-type]
+
+
+def test_moving_averages_are_taken_as_they_are() -> None:
+    model = small_network()
+    plan = lrpet.plan(model, X[:1], keep=0.34)
+    projector = lrpet.Projector(model, plan, start=0, every=1)
+    average = AveragedModel(model)
+    copied = projector.projected_copy(average)
+    assert type(copied) is nn.Sequential
+    projector.project()
+    torch.testing.assert_close(copied.eval()(X), model.eval()(X))
+
+
+@pytest.mark.parametrize("what", ["a function", None])
+def test_what_is_no_plan_is_refused_early(what: object) -> None:
+    with pytest.raises(ValueError, match=r"plan must be what lrpet\.plan returned; got"):
+        lrpet.Projector(small_network(), what)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"plan must be what lrpet\.plan returned; got"):
+        lrpet.factorize(small_network(), what)  # type: ignore[arg-type]
