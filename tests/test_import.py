@@ -1,43 +1,86 @@
-"""`import lrpet` is light: torch, safetensors and the standard library, nothing else."""
+"""`import lrpet` is light, and its public names arrive when they are used."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lrpet
 
 SOURCE = str(Path(lrpet.__file__).parents[1])
+ROOMS_ON_REQUEST = {"models", "train", "export", "cli", "report", "integrations"}
 
+BARE = """
+import json, sys
+before = set(sys.modules)
+import lrpet
+print(json.dumps(sorted(sys.modules.keys() - before)))
+"""
 
-CODE = """
+USED = """
 import json, sys
 import torch, safetensors.torch
 before = set(sys.modules)
 import lrpet
-print(json.dumps([sorted(sys.modules), sorted(sys.modules.keys() - before)]))
+for name in lrpet.__all__:
+    getattr(lrpet, name)
+print(json.dumps(sorted(sys.modules.keys() - before)))
+"""
+
+README = """
+import lrpet
+assert callable(lrpet.integrations.optimizer.attach)
+assert callable(lrpet.export.to_onnx)
+assert callable(lrpet.models.create)
 """
 
 
-def test_importing_lrpet_brings_only_torch_and_safetensors() -> None:
+def run(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": SOURCE}
-    output = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
-    everything, more = json.loads(output.stdout.splitlines()[-1])
-    top = {name.partition(".")[0] for name in more}
-    assert "lrpet" in top
-    assert top - sys.stdlib_module_names <= {"lrpet", "torch", "safetensors"}
-    packages = {"timm", "torchvision", "accelerate", "pydantic", "yaml", "rich", "sklearn", "onnx", "matplotlib"}
-    assert not packages & {name.partition(".")[0] for name in everything}
-    assert not any(name.startswith(("lrpet.train", "lrpet.export", "lrpet.cli", "lrpet.report")) for name in more)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def top(names: list[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def rooms(names: list[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("lrpet.")}
+
+
+def test_import_alone_loads_the_standard_library_only() -> None:
+    loaded = json.loads(run(BARE))
+    assert "lrpet" in loaded
+    assert top(loaded) - sys.stdlib_module_names == {"lrpet"}
+    assert not rooms(loaded) & ROOMS_ON_REQUEST
+
+
+def test_public_names_load_the_core_only() -> None:
+    """What torch itself brings along is not counted."""
+    loaded = json.loads(run(USED))
+    assert rooms(loaded) >= {"layers", "planning", "projecting", "compact"}
+    assert top(loaded) - sys.stdlib_module_names <= {"lrpet", "torch", "safetensors"}
+    assert not rooms(loaded) & ROOMS_ON_REQUEST
+
+
+def test_rooms_are_reached_by_their_names_after_import_lrpet() -> None:
+    run(README)
 
 
 def test_the_public_list_is_complete() -> None:
-    assert all(getattr(lrpet, name) is not None for name in lrpet.__all__)
     assert lrpet.__all__ == sorted(lrpet.__all__, key=lambda name: (not name[0].isupper(), name))
-    assert set(lrpet.__all__) >= {"Plan", "Projector", "factorize", "load", "plan", "save"}
-    star = vars(importlib.import_module("lrpet"))
-    assert all(star[name].__module__.startswith("lrpet.") for name in lrpet.__all__)
+    assert set(lrpet.__all__) >= {"Descent", "Plan", "Projector", "compress", "factorize", "load", "plan", "save"}
+    assert all(getattr(lrpet, name).__module__.startswith("lrpet.") for name in lrpet.__all__)
+    assert set(lrpet.__all__) <= set(dir(lrpet))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nosuch"):
+        getattr(lrpet, "nosuch")  # noqa: B009
