@@ -1,5 +1,6 @@
-"""Networks by name: the CIFAR forms of the papers, and those of timm and torchvision."""
+"""Networks by name: the CIFAR forms of the papers, and the networks of timm and torchvision."""
 
 from lrpet.models.factory import Source, create, names
+from lrpet.models.recognize import source_of
 
-__all__ = ["Source", "create", "names"]
+__all__ = ["Source", "create", "names", "source_of"]

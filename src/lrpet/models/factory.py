@@ -1,11 +1,9 @@
-"""Networks by name, tagged so that each can be made again from its name alone."""
+"""Make networks by name, and mark each so that it can be made again from its name alone."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from lrpet.models.googlenet import GoogLeNet
+from lrpet.models.libraries import holders, timm_network, torchvision_network
 from lrpet.models.resnet import ResNet
 from lrpet.models.vgg import VGG16
 
@@ -28,18 +27,21 @@ class Source:
     """How a network was made; `create` leaves it on the network as `lrpet_source`."""
 
     name: str
+    """A name that `create` knows."""
+
     num_classes: int
     in_channels: int
+
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Further ones for the library's constructor."""
+    """More arguments for the constructor of timm or torchvision."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the fields as plain values, which JSON can hold."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> Source:
-        """Read what `to_dict` gave. Raises ValueError if `data` is nothing such."""
+        """Read what `to_dict` gave. Raises ValueError if `data` is anything else."""
         kinds = {"name": str, "num_classes": int, "in_channels": int, "arguments": dict}
         if not isinstance(data, dict) or data.keys() != kinds.keys():
             raise ValueError(f"a model's source must have exactly the keys {', '.join(kinds)}; got {data!r}")
@@ -49,12 +51,12 @@ class Source:
         return cls(**data)
 
     def build(self) -> nn.Module:
-        """Such a network, freshly initialised."""
+        """Make the network again, freshly initialised."""
         return create(self.name, num_classes=self.num_classes, in_channels=self.in_channels, arguments=self.arguments)
 
 
 def names() -> list[str]:
-    """The names of lrpet's own networks; `timm:NAME` and `torchvision:NAME` are understood besides."""
+    """List the names of lrpet's own networks. `create` also understands `timm:NAME` and `torchvision:NAME`."""
     return list(ZOO)
 
 
@@ -66,18 +68,21 @@ def create(
     pretrained: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Make a network. Its weights come from torch's global random generator: `torch.manual_seed` decides them.
+    """Make a network.
+
+    Its weights come from torch's global random generator: `torch.manual_seed` decides them.
 
     Args:
         name: One of `names()` (CIFAR forms), `timm:NAME`, or `torchvision:NAME` (classification).
-        num_classes: Outputs of the classifier.
-        in_channels: Channels of the images; torchvision's networks take 3 only.
-        pretrained: With the library's weights (timm: and torchvision: only).
-        arguments: More of what the library's own constructor takes, such as {"img_size": 32} (timm: and torchvision: only).
+        num_classes: How many outputs the classifier has.
+        in_channels: How many channels the images have. Torchvision's networks take 3 only.
+        pretrained: Load the weights that timm or torchvision publishes. lrpet's own networks have none.
+        arguments: More arguments for the constructor of timm or torchvision, such as {"img_size": 32}.
 
     Raises:
-        ValueError: an unknown name, with the nearest known ones, or arguments this network cannot have.
-        ImportError: the library is not installed.
+        ValueError: The name is unknown (the message names the nearest known ones), or the network cannot have
+            these arguments.
+        ImportError: timm or torchvision is not installed.
     """
     for what, number in {"num_classes": num_classes, "in_channels": in_channels}.items():
         if number < 1:
@@ -85,11 +90,15 @@ def create(
     more = dict(arguments or {})
     library, _, rest = name.rpartition(":")
     if library == "timm":
-        model = _timm(rest, num_classes, in_channels, pretrained, more)
+        model = timm_network(rest, num_classes=num_classes, in_channels=in_channels, pretrained=pretrained, more=more)
     elif library == "torchvision":
-        model = _torchvision(rest, num_classes, in_channels, pretrained, more)
+        if in_channels != 3:
+            raise ValueError(
+                f"{name} takes images of 3 channels, not in_channels={in_channels}: take a timm: network, they adapt"
+            )
+        model = torchvision_network(rest, num_classes=num_classes, pretrained=pretrained, more=more)
     elif library or name not in ZOO:
-        raise ValueError(_unknown(name, [*_elsewhere(rest), *difflib.get_close_matches(rest, ZOO)]))
+        raise ValueError(_unknown(name, rest))
     elif pretrained:
         raise ValueError(f"there are no pretrained weights for {name!r}: leave pretrained off")
     elif more:
@@ -100,90 +109,10 @@ def create(
     return model
 
 
-def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool, more: dict[str, Any]) -> nn.Module:
-    timm = _library("timm")
-    known = _library_names("timm", tags="." in name)
-    if not timm.is_model(name) or ("." in name and name not in known):
-        raise ValueError(_unknown(f"timm:{name}", [f"timm:{near}" for near in difflib.get_close_matches(name, known)]))
-    if pretrained and name in known and not timm.is_model_pretrained(name):
-        raise ValueError(f"there are no pretrained weights for 'timm:{name}': leave pretrained off")
-    with _arguments_of(f"timm:{name}", more):
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **more
-        )
-    return model
-
-
-def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool, more: dict[str, Any]) -> nn.Module:
-    library = _library("torchvision").models
-    known = _library_names("torchvision")
-    if name not in known:
-        near = [f"torchvision:{near}" for near in difflib.get_close_matches(name, known)]
-        raise ValueError(_unknown(f"torchvision:{name}", near))
-    if in_channels != 3:
-        raise ValueError(f"torchvision:{name} takes images of 3 channels, not in_channels={in_channels}; timm's adapt")
-    if pretrained and num_classes != 1000:
-        raise ValueError(
-            f"torchvision:{name} with pretrained weights has 1000 classes, not {num_classes}; timm's adapt"
-        )
-    # With their weights these two rescale their input, so they do without them too: one name, one function.
-    inception = name in ("googlenet", "inception_v3")
-    options: dict[str, Any] = {"transform_input": True} if inception else {}
-    options |= more
-    if not pretrained:
-        options |= {"aux_logits": False, "init_weights": True} if inception else {}
-        with _arguments_of(f"torchvision:{name}", more):
-            model: nn.Module = library.get_model(name, weights=None, num_classes=num_classes, **options)
-        return model
-    with _arguments_of(f"torchvision:{name}", more):
-        model = library.get_model(name, weights="DEFAULT", **options)
-    if name == "inception_v3":  # torchvision refuses aux_logits=False together with weights
-        model.aux_logits, model.AuxLogits = False, None  # type: ignore[assignment]
-    return model
-
-
-@contextlib.contextmanager
-def _arguments_of(name: str, more: Mapping[str, Any]) -> Iterator[None]:
-    """A TypeError about an argument that the constructor does not know, as a ValueError."""
-    try:
-        yield
-    except TypeError as error:
-        if not more:
-            raise
-        raise ValueError(f"{name} does not take the arguments {', '.join(more)}: {error}") from None
-
-
-def _library(name: str) -> Any:
-    """timm or torchvision, imported when first asked for."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        message = f"models called {name}:NAME need {name}: pip install 'lrpet[train]'"
-        raise ImportError(message, name=name) from error
-
-
-def _library_names(library: str, *, tags: bool = False) -> list[str]:
-    """The classification networks of timm (`tags`: as ARCHITECTURE.WEIGHTS) or torchvision."""
-    module = _library(library)
-    known: list[str] = (
-        module.list_models(include_tags=tags) if library == "timm" else module.models.list_models(module=module.models)
-    )
-    return known
-
-
-def _elsewhere(name: str) -> list[str]:
-    """`name` with the prefix of each installed library that has it."""
-    found = []
-    for library in ("timm", "torchvision"):
-        with contextlib.suppress(ImportError):
-            if name in _library_names(library):
-                found.append(f"{library}:{name}")
-    return found
-
-
-def _unknown(name: str, near: list[str]) -> str:
+def _unknown(name: str, rest: str) -> str:
+    near = [*holders(rest), *difflib.get_close_matches(rest, ZOO)]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return (
-        f"there is no model {name!r}.{hint} Known are {', '.join(ZOO)} (lrpet.models.names() lists these), "
+        f"there is no model {name!r}.{hint} Known are {', '.join(ZOO)} (lrpet.models.names() lists them), "
         "and every timm:NAME and torchvision:NAME."
     )
