@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-#: Of each inception block: 1×1; 1×1 before the 3×3, 3×3; 1×1 before the "5×5", "5×5"; 1×1 after the pooling.
+#: Each block's widths: the 1×1; the 1×1 before the 3×3, and the 3×3; the 1×1 before the "5×5", and the "5×5"; the 1×1
+#: after the pooling.
 BLOCKS = {
     "a3": (64, 96, 128, 16, 32, 32),
     "b3": (128, 128, 192, 32, 96, 64),
@@ -41,13 +42,15 @@ class Inception(nn.Module):
         self.channels = one + three + five + pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in_channels, h, w) → (batch, channels, h, w)."""
+        """Map (batch, in_channels, h, w) to (batch, channels, h, w)."""
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
 class GoogLeNet(nn.Module):
-    """Szegedy et al., 2015, in the form the pruning literature uses on CIFAR-10: batch norm, a single 3×3 stem of 192
-    channels, no auxiliary heads. At 32×32 and 10 classes: 1.52 G multiply-adds, 6.16 M parameters.
+    """GoogLeNet (Szegedy et al., 2015) in the form that the pruning literature uses on CIFAR-10.
+
+    It has batch norm, a single 3×3 stem of 192 channels, and no auxiliary heads. At 32×32 and 10 classes it has 1.52 G
+    multiply-adds and 6.16 M parameters.
     """
 
     def __init__(self, *, num_classes: int = 10, in_channels: int = 3) -> None:
@@ -64,6 +67,6 @@ class GoogLeNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in_channels, h, w) → logits (batch, num_classes); any image size."""
+        """Map images (batch, in_channels, h, w) of any size to logits (batch, num_classes)."""
         logits: Tensor = self.fc(self.features(x))
         return logits

@@ -7,7 +7,10 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut without parameters ("option A": subsample, and pad new channels with zeros)."""
+    """Two 3×3 convolutions and a shortcut without parameters.
+
+    Where the stage begins, the shortcut subsamples the image and pads the new channels with zeros (the paper's option A).
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -19,7 +22,7 @@ class Block(nn.Module):
         self.new_channels = channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in_channels, h, w) → (batch, channels, h / stride, w / stride)."""
+        """Map (batch, in_channels, h, w) to (batch, channels, h / stride, w / stride)."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride != 1 or self.new_channels:
             before = self.new_channels // 2
@@ -28,7 +31,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """6n + 2 layers: a 3×3 stem, three stages of n blocks with 16, 32 and 64 channels, pooling, a linear classifier."""
+    """A ResNet of 6n + 2 layers for small images.
+
+    A 3×3 stem comes first, then three stages of n blocks with 16, 32 and 64 channels, pooling, and a linear classifier.
+    """
 
     def __init__(self, depth: int, *, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
@@ -52,7 +58,7 @@ class ResNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in_channels, h, w) → logits (batch, num_classes); any image size."""
+        """Map images (batch, in_channels, h, w) of any size to logits (batch, num_classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
