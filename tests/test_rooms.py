@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": CORE | BESIDE_CORE | {"models", "lrpet"},
     "report": CORE | BESIDE_CORE | {"lrpet"},
     "cli": CORE | BESIDE_CORE | {"models", "train", "report", "lrpet"},
-    "lrpet": CORE | BESIDE_CORE,
+    "lrpet": CORE | BESIDE_CORE | {"models"},
 }
 """What each room may import besides itself. The room "lrpet" is the top-level package, which stands for everything."""
 
