@@ -1,4 +1,4 @@
-"""Compact networks in other formats."""
+"""Write compact networks in other formats."""
 
 from lrpet.export.onnx import to_onnx
 
