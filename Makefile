@@ -1,8 +1,9 @@
 # `make demo` and `make test` set up all they need, in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types setup clean
+.PHONY: demo test lint types hooks setup clean
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo.py runs/demo
@@ -17,18 +18,27 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(BIN)/mypy
 
+# Everything that a commit is checked for, on all files.
+hooks: .venv/.dev
+	$(BIN)/pre-commit run --all-files
+
 setup: .venv/.dev
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lrpet needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 
-.venv/.demo: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+# The pip that comes with Python may be older than dependency groups.
+.venv/.pip: | .venv/bin/python
+	$(PIP) 'pip>=25.1'
 	touch $@
 
-.venv/.dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+.venv/.demo: pyproject.toml | .venv/.pip
+	$(PIP) -e '.[train,onnx]' --group demo
+	touch $@
+
+.venv/.dev: pyproject.toml | .venv/.pip
+	$(PIP) -e '.[train,onnx,huggingface,lightning,search]' --group dev
 	touch $@ .venv/.demo
 
 clean:
