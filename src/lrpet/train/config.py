@@ -135,6 +135,9 @@ class Config(BaseModel):
     )
     milestones: tuple[int, ...] = _field("optimisation", (), "epochs at which the step schedule divides the rate by 10")
     warmup_epochs: int = _field("optimisation", 0, "epochs of linear warm-up (not with one-cycle)", ge=0)
+    clip_grad: float | None = _field(
+        "optimisation", None, "scale gradients down to at most this norm, all together", gt=0
+    )
 
     device: Literal["auto", "cpu", "cuda"] = _field("machine", "auto", "where to train")
     precision: Literal["no", "bf16", "fp16"] = _field("machine", "no", "autocast to this type")
@@ -145,6 +148,9 @@ class Config(BaseModel):
     seed: int = _field("run", 0, "of everything random", ge=0)
     output: Path | None = _field("run", None, "run folder (default runs/MODEL-DATA-METHOD-SEED)")
     checkpoint_every: int = _field("run", 1, "epochs between checkpoints", ge=1)
+    log_with: tuple[str, ...] = _field(
+        "run", ("tensorboard",), "trackers of accelerate to log to beside metrics.jsonl: tensorboard, wandb, mlflow, …"
+    )
 
     @field_validator("model_args", "overrides", mode="before")
     @classmethod

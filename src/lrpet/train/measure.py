@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrpet.layers import evaluating
+
 
 class Score(NamedTuple):
-    """Of a classifier on a set of images; accuracy as a fraction."""
+    """Mean loss and accuracy (a fraction) of a classifier on a set of images."""
 
     loss: float
     accuracy: float
@@ -34,7 +36,7 @@ class Running:
         )
 
     def score(self) -> Score:
-        """The score so far; zeros before the first batch."""
+        """Return the score so far; zeros before the first batch."""
         loss, right, count = self._totals.tolist()
         return Score(loss=loss / max(count, 1), accuracy=right / max(count, 1))
 
@@ -43,47 +45,44 @@ class Running:
 def score(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, autocast: AbstractContextManager[None] | None = None
 ) -> Score:
-    """Mean cross-entropy and accuracy of `model` in eval mode over all `batches`; its mode is restored."""
-    training = model.training
-    model.eval()
+    """Take mean cross-entropy and accuracy of `model` in eval mode over all `batches`.
+
+    Every module is in its own mode again afterwards. Raises ValueError if there are no batches.
+    """
     running: Running | None = None
-    with autocast or nullcontext():
+    with evaluating(model), autocast or nullcontext():
         for images, labels in batches:
             logits = model(images).float()
             running = running or Running(images.device)
             running.add(F.cross_entropy(logits, labels), logits, labels)
-    model.train(training)
     if running is None:
         raise ValueError("there are no images to score the network on")
     return running.score()
 
 
 def size_in_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers that are saved, shared ones once."""
+    """Count the bytes of all parameters and buffers that are saved, shared ones once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in model.state_dict().values()}
     return sum(storages.values())
 
 
 @torch.no_grad()
 def latency(models: Mapping[str, nn.Module], example: Tensor, *, seconds: float = 1.0) -> dict[str, float]:
-    """Median milliseconds of one forward pass of each model on `example`, in eval mode on its device.
+    """Measure the median milliseconds of one forward pass of each model on `example`, in eval mode on its device.
 
     The contenders take turns, so that a machine busy with other work slows all of them alike. `seconds` bounds the
-    measuring of each (at least five rounds are run).
+    time that each of them is measured for; at least five rounds are run.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
-    modes = {name: model.training for name, model in models.items()}
-    for model in models.values():
-        model.eval()
-        model(example)  # warm-up
-    started = time.perf_counter()
-    while len(next(iter(times.values()))) < 5 or time.perf_counter() - started < seconds * len(models):
-        for name, model in models.items():
-            begin = time.perf_counter()
-            model(example)
-            if example.is_cuda:
-                torch.cuda.synchronize()
-            times[name].append(1e3 * (time.perf_counter() - begin))
-    for name, model in models.items():
-        model.train(modes[name])
+    with evaluating(*models.values()):
+        for model in models.values():
+            model(example)  # warm-up
+        started = time.perf_counter()
+        while len(next(iter(times.values()))) < 5 or time.perf_counter() - started < seconds * len(models):
+            for name, model in models.items():
+                begin = time.perf_counter()
+                model(example)
+                if example.is_cuda:
+                    torch.cuda.synchronize()
+                times[name].append(1e3 * (time.perf_counter() - begin))
     return {name: statistics.median(values) for name, values in times.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -10,21 +11,27 @@ from lrpet.train.config import Config
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over every trainable parameter."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Make SGD, which decays every parameter as the paper's does, or AdamW, which decays no biases and norms.
+
+    AdamW also leaves out what the network itself names in `no_weight_decay`, such as position embeddings.
+    """
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        parameters,
+        return create_optimizer_v2(model, "adamw", lr=config.lr, weight_decay=config.weight_decay)
+    return create_optimizer_v2(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        "sgd",
         lr=config.lr,
         momentum=config.momentum,
-        weight_decay=config.weight_decay,
         nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
     )
 
 
 def make_schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
-    """The schedule, to be stepped once after every optimizer step."""
+    """Make the schedule, which is to be stepped once after every optimizer step.
+
+    The schedules are torch's: timm has no one-cycle, and its warm-ups and cosines round to other rates.
+    """
     total, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
     if config.schedule == "one-cycle":
         return lr_scheduler.OneCycleLR(optimizer, max_lr=config.lr, total_steps=total)

@@ -1,0 +1,60 @@
+"""Scores, sizes and latencies, and that measuring leaves a network in the modes it was in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import images, small_network
+from torch import nn
+from torch.nn import functional as F
+
+from lrpet.train.measure import latency, score, size_in_bytes
+
+
+def partly_frozen() -> nn.Sequential:
+    """A training network whose batch norm has been frozen, as fine-tuning does."""
+    network = small_network().train()
+    network[1].eval()
+    return network
+
+
+def test_a_score_is_the_mean_over_all_images() -> None:
+    network = small_network().eval()
+    x, labels = images(10, 3, 6, 6), torch.arange(10) % 4
+    scored = score(network, zip(x.split(4), labels.split(4), strict=True))
+    with torch.no_grad():
+        logits = network(x)
+    assert scored.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
+    assert scored.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    with pytest.raises(ValueError, match="no images"):
+        score(network, [])
+
+
+def test_measuring_leaves_a_frozen_batch_norm_frozen() -> None:
+    network = partly_frozen()
+    modes = [module.training for module in network.modules()]
+    statistics = network[1].running_mean.clone()
+    x = images(4, 3, 6, 6)
+    score(network, [(x, torch.zeros(4, dtype=torch.long))])
+    assert [module.training for module in network.modules()] == modes
+    latency({"one": network}, x, seconds=0.0)
+    assert [module.training for module in network.modules()] == modes
+    assert torch.equal(network[1].running_mean, statistics)
+
+
+def test_modes_come_back_after_an_error() -> None:
+    network = partly_frozen()
+    modes = [module.training for module in network.modules()]
+    wrong = images(4, 5, 6, 6)
+    with pytest.raises(RuntimeError):
+        score(network, [(wrong, torch.zeros(4, dtype=torch.long))])
+    with pytest.raises(RuntimeError):
+        latency({"one": network}, wrong)
+    assert [module.training for module in network.modules()] == modes
+
+
+def test_shared_weights_count_once() -> None:
+    first, second = nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)
+    assert size_in_bytes(nn.Sequential(first, second)) == 200
+    second.weight = first.weight
+    assert size_in_bytes(nn.Sequential(first, second)) == 100
