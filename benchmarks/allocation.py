@@ -91,10 +91,10 @@ def measure(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     device = torch.device("cpu")
 
     def batches() -> Any:
-        return itertools.islice(task.batches(config, task.train, device, training=True), BATCHES)
+        return itertools.islice(task.batches(task.train, device, training=True), BATCHES)
 
     def scored(model: nn.Module) -> Mapping[str, float]:
-        result = score(model, task.batches(config, task.validation, device, training=False))
+        result = score(model, task.batches(task.validation, device, training=False))
         return {"val_accuracy": result.accuracy, "val_loss": result.loss}
 
     rows: list[dict[str, Any]] = [{"network": folder.parent.name, "way": "dense", "macs": 1.0, **scored(network)}]

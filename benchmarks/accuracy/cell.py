@@ -13,6 +13,7 @@ import copy
 import itertools
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,19 @@ def _through_disk(compact: nn.Module, run: Run, path: Path) -> nn.Module:
 
 
 def _accuracies(compact: nn.Module, run: Run) -> dict[str, float | None]:
-    config, task = run.phases[-1].config, run.task
+    config = run.phases[-1].config
+    task = replace(run.task, config=config)
     device = torch.device(
         "cuda" if config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available()) else "cpu"
     )
     reestimated = copy.deepcopy(compact).to(device)
-    training = task.batches(config, task.train, device, training=True)
+    training = task.batches(task.train, device, training=True)
     few: Iterator[tuple[Tensor, Tensor]] = itertools.islice(training, -(-REESTIMATED_FROM // config.batch_size))
     update_bn(few, reestimated)
     accuracies: dict[str, float | None] = {}
     for suffix, network in (("", compact.to(device)), ("_bn_reestimated", reestimated)):
         for name, images in (("val", task.validation), ("test", task.dataset.test)):
-            scored = score(network, task.batches(config, images, device, training=False)) if len(images) else None
+            scored = score(network, task.batches(images, device, training=False)) if len(images) else None
             accuracies[f"{name}_accuracy{suffix}"] = scored.accuracy if scored else None
     return accuracies
 

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 import lrpet
 from lrpet import models
-from lrpet.train.data.sets import MemoryImages, load
+from lrpet.train.data.dataset import MemoryImages
+from lrpet.train.data.sets import load
 from lrpet.train.provenance import provenance
 
 KEEP = 0.38

@@ -15,7 +15,7 @@ from torch import nn
 import lrpet
 from lrpet.train.config import Config, make_config
 from lrpet.train.console import Console
-from lrpet.train.fit import fit
+from lrpet.train.fit import Hooks, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.task import Task
 
@@ -121,7 +121,8 @@ class Run:
         with alone(config.folder):
             RunFolder.check(config, resume=True)
             with RunFolder.opened(config, plan) as opened, console.run(config, plan):
-                trained = fit(network, plan, config, self.task, opened, console, before_step=before_step)
+                task = replace(self.task, config=config, network=network, plan=plan)
+                trained = fit(task, opened, console, hooks=Hooks(before_step=before_step))
                 self.phases.append(Phase(config, opened.metrics(), trained.seconds, trained.plan))
         return trained.network
 

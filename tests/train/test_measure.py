@@ -5,23 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import images, small_network
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrpet.train.measure import latency, score, size_in_bytes
 
 
 def partly_frozen() -> nn.Sequential:
-    """A training network whose batch norm has been frozen, as fine-tuning does."""
+    """Make a training network whose batch norm has been frozen, as fine-tuning does."""
     network = small_network().train()
     network[1].eval()
     return network
 
 
+def mean_of(network: nn.Sequential) -> Tensor:
+    norm = network[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    return norm.running_mean.clone()
+
+
 def test_a_score_is_the_mean_over_all_images() -> None:
     network = small_network().eval()
     x, labels = images(10, 3, 6, 6), torch.arange(10) % 4
-    scored = score(network, zip(x.split(4), labels.split(4), strict=True))
+    scored = score(network, zip(x.chunk(3), labels.chunk(3), strict=True))
     with torch.no_grad():
         logits = network(x)
     assert scored.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
@@ -33,13 +40,13 @@ def test_a_score_is_the_mean_over_all_images() -> None:
 def test_measuring_leaves_a_frozen_batch_norm_frozen() -> None:
     network = partly_frozen()
     modes = [module.training for module in network.modules()]
-    statistics = network[1].running_mean.clone()
+    mean = mean_of(network)
     x = images(4, 3, 6, 6)
     score(network, [(x, torch.zeros(4, dtype=torch.long))])
     assert [module.training for module in network.modules()] == modes
     latency({"one": network}, x, seconds=0.0)
     assert [module.training for module in network.modules()] == modes
-    assert torch.equal(network[1].running_mean, statistics)
+    assert torch.equal(mean_of(network), mean)
 
 
 def test_modes_come_back_after_an_error() -> None:

@@ -17,7 +17,7 @@ from lrpet.cli import main
 from lrpet.train import search as module
 from lrpet.train.config import make_config
 from lrpet.train.run import train
-from lrpet.train.search import Search, _study, search
+from lrpet.train.search import Search, open_study, search
 
 RECIPE: dict[str, Any] = {
     "model": "resnet20",
@@ -37,7 +37,7 @@ def options(folder: Path, **changes: Any) -> Search:
 
 
 def complete(given: Search) -> list[optuna.trial.FrozenTrial]:
-    return _study(given).get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    return open_study(given).get_trials(states=(optuna.trial.TrialState.COMPLETE,))
 
 
 @pytest.mark.parametrize("objective", ["budget", "weighted", "pareto"])

@@ -35,13 +35,13 @@ class Console:
 
     @contextmanager
     def run(self, config: Config, plan: Plan) -> Iterator[None]:
-        """Everything shown for one run happens inside."""
+        """Show one run inside the block: its heading, and a bar from then on."""
         self._epochs = config.epochs
         self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
         if plan.ranks:
             self.rich.print(plan.summary(), soft_wrap=True)
             if config.allocator != "uniform":
-                self.rich.print(f"From the first projection on, ranks by {config.allocator} for the same budget.")
+                self.rich.print(f"The first projection divides the budget again, by {config.allocator}.")
         self.rich.print("epoch  loss and accuracy; energy pruned at the last projection; time")
         columns = (
             TextColumn("{task.description}"),
@@ -56,7 +56,7 @@ class Console:
     def epoch(
         self, epoch: int, batches: _Batches, running: Running, projector: Projector
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch, shown as a bar. Figures are read from the device twice a second at most."""
+        """Yield the batches of an epoch, and show a bar; figures are read from the device twice a second at most."""
         assert self._progress is not None
         task = self._progress.add_task(f"epoch {epoch + 1}/{self._epochs}", total=len(batches), figures="")
         begin = shown = time.perf_counter()
@@ -72,7 +72,7 @@ class Console:
         self._progress.remove_task(task)
 
     def epoch_done(self, progress: RunProgress, projector: Projector, trained: Score, held_out: Score | None) -> None:
-        """A line for the epoch."""
+        """Print a line for the epoch."""
         validation = f"  val {_scored(held_out)}" if held_out else ""
         share = projector.seconds / progress.seconds
         pruned = f"  pruned {projector.last.pruned:.2%}" if projector.last and projector.last.layers else ""
@@ -83,12 +83,12 @@ class Console:
         )
 
     def summary(self, summary: dict[str, Any]) -> None:
-        """The summary as a table."""
+        """Print the summary as a table."""
         self.rich.print(summary_table([summary]))
 
 
 def summary_table(summaries: list[dict[str, Any]]) -> Table:
-    """A column for the dense network, and one for the network of each summary (all of one model)."""
+    """Make a table of a column for the dense network, and one for each summary's; all are of one model."""
     compact = [summary for summary in summaries if summary["method"] != "dense"]
     dense: dict[str, Any] = next((summary for summary in summaries if summary["method"] == "dense"), {})
     # The costs of its dense network were measured in turn with those of its compact one.
@@ -118,7 +118,7 @@ def summary_table(summaries: list[dict[str, Any]]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    """A table as plain text."""
+    """Return a table as plain text."""
     console = RichConsole(file=io.StringIO(), width=120)
     with console.capture() as captured:
         console.print(table)

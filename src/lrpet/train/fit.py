@@ -6,138 +6,181 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
-from torch import nn
+from accelerate.utils import ProjectConfiguration, set_seed
+from torch import Tensor, nn
 
 import lrpet
 from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
-from lrpet.train.folder import RunFolder
+from lrpet.train.folder import Progress, RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
 from lrpet.train.ranks import descent, plan_in_training
 from lrpet.train.task import Task
+from lrpet.train.trackers import FOLDER, check_trackers, tracking
 
 
-@dataclass
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller of `fit` does while it trains."""
+
+    before_step: Callable[[lrpet.Projector], None] | None = None
+    """Called with the projector between each backward pass and optimizer step; it may change gradients."""
+    after_epoch: Callable[[int, Score | None], None] | None = None
+    """Called with the number of epochs done and the validation score."""
+
+
+@dataclass(frozen=True)
 class Trained:
     """A network after its last step and projection, on the CPU."""
 
     network: nn.Module
     plan: lrpet.Plan
-    """The one in force at the end."""
+    """The plan in force at the end."""
     device: torch.device
+    """Where the network was trained."""
     seconds: dict[str, float]
     """Wall time of training, with projections ("training"), and of projections ("projecting"); processor time ("cpu")."""
 
 
-def fit(
-    network: nn.Module,
-    plan: lrpet.Plan,
-    config: Config,
-    task: Task,
-    folder: RunFolder,
-    console: Console,
-    *,
-    before_step: Callable[[lrpet.Projector], None] | None = None,
-    after_epoch: Callable[[int, Score | None], None] | None = None,
-) -> Trained:
-    """Train `network` to the end, projecting as `plan` says; from the checkpoint, if the folder has one.
-
-    `before_step`, if given, is called with the projector between each backward pass and optimizer step: it may change
-    gradients. `after_epoch` is told the number of epochs done and the validation score.
+def fit(task: Task, folder: RunFolder, console: Console, *, hooks: Hooks | None = None) -> Trained:
+    """Train the network of `task` to the end, projecting as its plan says; from the checkpoint, if the folder has one.
 
     Raises ValueError if training diverges, or the config does not fit the machine.
     """
     try:
-        return _fit(network, plan, config, task, folder, console, before_step, after_epoch)
+        training = _Training(task, folder.path, hooks or Hooks())
+        progress = training.resume(folder)
+        step = training.projector.steps
+        with tracking(training.accelerator, task.config, folder.path, step=step) as track:
+            folder.begin(step, track=track)
+            return training.run(progress, folder, console)
     finally:  # else no later training in this process could differ in device or precision
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def _fit(
-    network: nn.Module,
-    plan: lrpet.Plan,
-    config: Config,
-    task: Task,
-    folder: RunFolder,
-    console: Console,
-    before_step: Callable[[lrpet.Projector], None] | None,
-    after_epoch: Callable[[int, Score | None], None] | None,
-) -> Trained:
-    accelerator = _accelerator(config)
-    if config.channels_last:
-        network.to(memory_format=torch.channels_last)
-    steps = task.batches(config, task.train, accelerator.device, training=True)
-    validation = task.batches(config, task.validation, accelerator.device, training=False)
-    optimizer = make_optimizer(config, network)
-    schedule = make_schedule(config, optimizer, len(steps))
-    prepared, optimizer, schedule = accelerator.prepare(network, optimizer, schedule)
-    model: nn.Module = torch.compile(prepared) if config.compile else prepared  # type: ignore[assignment]
-    projector = lrpet.Projector(
-        network,
-        plan_in_training(config, network, task, plan, accelerator),
-        total_steps=config.epochs * len(steps),
-        every=config.projection_schedule(len(steps)),
-        start=config.projection_start(len(steps)),
-        energy_transfer=config.energy_transfer,
-        rectify=config.rectify,
-        tail_scale=config.tail_scale,
-        descent=descent(config),
-        solver=config.solver,
-    )
-    augment = Augment(config, len(task.dataset.classes))
-    set_seed(config.seed)
-    progress = folder.load_checkpoint(accelerator, projector)
+class _Training:
+    """What one training works with, on its device."""
 
-    for epoch in range(progress.epoch, config.epochs):
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        steps.set_epoch(epoch)
-        model.train()
-        running = Running(accelerator.device)
-        for images, labels in console.epoch(epoch, steps, running, projector):
-            with accelerator.autocast():
-                augmented, targets = augment(images, labels)
-                logits = model(augmented)
-                loss = augment.loss(logits, targets)
-            accelerator.backward(loss)
-            if before_step is not None:
-                before_step(projector)
-            optimizer.step()
-            optimizer.zero_grad()
-            rate = schedule.get_last_lr()[0]
-            schedule.step()
+    def __init__(self, task: Task, folder: Path, hooks: Hooks) -> None:
+        config = task.config
+        self.task, self.config, self.hooks = task, config, hooks
+        self.accelerator = _accelerator(config, folder)
+        device = self.accelerator.device
+        if config.channels_last:
+            task.network.to(memory_format=torch.channels_last)
+        self.batches = task.batches(task.train, device, training=True)
+        self.validation = task.batches(task.validation, device, training=False)
+        self.plain_optimizer = make_optimizer(config, task.network)
+        self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
+        self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
+        self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
+        self.projector = _projector(task, self.accelerator, len(self.batches))
+        self.augment = Augment(config, len(task.dataset.classes))
+        set_seed(config.seed)
+
+    def resume(self, folder: RunFolder) -> Progress:
+        """Go on from the folder's checkpoint, if it has one, with the learning rates of this many epochs."""
+        progress = folder.load_checkpoint(self.accelerator, self.projector)
+        if self.projector.steps:
+            self.schedule = make_schedule(
+                self.config, self.plain_optimizer, len(self.batches), after=self.projector.steps
+            )
+        return progress
+
+    def run(self, progress: Progress, folder: RunFolder, console: Console) -> Trained:
+        """Train the epochs that are left, and project once more."""
+        for epoch in range(progress.epoch, self.config.epochs):
+            begin, cpu_begin = time.perf_counter(), time.process_time()
+            trained = self.epoch(epoch, folder, console)
+            progress = progress.advanced(time.perf_counter() - begin, time.process_time() - cpu_begin)
+            held_out = self.validated()
+            folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate)
+            console.epoch_done(progress, self.projector, trained, held_out)
+            if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.config.epochs:
+                folder.save_checkpoint(self.accelerator, self.projector, progress)
+            if self.hooks.after_epoch is not None:
+                self.hooks.after_epoch(progress.epoch, held_out)
+        self.projector.project()
+        network = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False).to("cpu")
+        seconds = {"training": progress.seconds, "projecting": self.projector.seconds, "cpu": progress.cpu_seconds}
+        return Trained(network, self.projector.plan, self.accelerator.device, seconds)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def epoch(self, epoch: int, folder: RunFolder, console: Console) -> Score:
+        """Train one epoch. Raises ValueError if its loss is not finite."""
+        self.batches.set_epoch(epoch)
+        self.model.train()
+        running = Running(self.accelerator.device)
+        for images, labels in console.epoch(epoch, self.batches, running, self.projector):
+            rate = self.rate
+            loss, logits = self.step(images, labels)
             running.add(loss, logits, labels)
-            if (report := projector.step()) is not None and plan.ranks:
+            if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
         trained = running.score()
         if not math.isfinite(trained.loss):
             raise ValueError(
-                f"the loss is {trained.loss} in epoch {epoch + 1}: training has diverged. Lower lr, now {config.lr:g}."
+                f"the loss is {trained.loss} in epoch {epoch + 1}: training has diverged. "
+                f"Lower lr, now {self.config.lr:g}, or limit gradients with clip_grad."
             )
-        progress = progress.advanced(time.perf_counter() - begin, time.process_time() - cpu_begin)
-        held_out = score(network, validation, autocast=accelerator.autocast()) if len(task.validation) else None
-        folder.log_epoch(progress, projector, trained, held_out, lr=schedule.get_last_lr()[0])
-        console.epoch_done(progress, projector, trained, held_out)
-        if progress.epoch % config.checkpoint_every == 0 or progress.epoch == config.epochs:
-            folder.save_checkpoint(accelerator, projector, progress)
-        if after_epoch is not None:
-            after_epoch(progress.epoch, held_out)
+        return trained
 
-    projector.project()
-    network = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).to("cpu")
-    seconds = {"training": progress.seconds, "projecting": projector.seconds, "cpu": progress.cpu_seconds}
-    return Trained(network, projector.plan, accelerator.device, seconds)
+    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one optimizer step, and return its loss and logits."""
+        with self.accelerator.autocast():
+            augmented, targets = self.augment(images, labels)
+            logits = self.model(augmented)
+            loss = self.augment.loss(logits, targets)
+        self.accelerator.backward(loss)
+        if self.hooks.before_step is not None:
+            self.hooks.before_step(self.projector)
+        if self.config.clip_grad is not None:
+            self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        return loss, logits
+
+    def validated(self) -> Score | None:
+        """Score the network on the images that were held out, if there are any."""
+        if not len(self.task.validation):
+            return None
+        return score(self.task.network, self.validation, autocast=self.accelerator.autocast())
 
 
-def _accelerator(config: Config) -> Accelerator:
+def _projector(task: Task, accelerator: Accelerator, steps_per_epoch: int) -> lrpet.Projector:
+    config = task.config
+    return lrpet.Projector(
+        task.network,
+        plan_in_training(config, task.network, task, task.plan, accelerator),
+        every=config.projection_schedule(steps_per_epoch),
+        start=config.projection_start(steps_per_epoch),
+        energy_transfer=config.energy_transfer,
+        rectify=config.rectify,
+        tail_scale=config.tail_scale,
+        ranks=descent(config, steps_per_epoch),
+        solver=config.solver,
+    )
+
+
+def _accelerator(config: Config, folder: Path) -> Accelerator:
+    check_trackers(config.log_with)
     accelerator = Accelerator(
-        cpu=config.device == "cpu", mixed_precision=config.precision, step_scheduler_with_optimizer=False
+        cpu=config.device == "cpu",
+        mixed_precision=config.precision,
+        log_with=list(config.log_with) or None,
+        project_config=ProjectConfiguration(logging_dir=str(folder / FOLDER)),
     )
     if config.device == "cuda" and accelerator.device.type != "cuda":
         raise ValueError(

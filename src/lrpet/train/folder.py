@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lrpet import Plan, Projector, Report
-from lrpet.compact.write import written_folder
+from lrpet.compact.write import written, written_folder
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch.utils.tensorboard import SummaryWriter
 
-#: Options that may differ between a run and its continuation.
-FREE = {"output", "data_dir", "num_workers", "checkpoint_every"}
+    from lrpet.train.trackers import Track
 
+#: Options that may differ between a run and its continuation; `epochs` may rise besides.
+FREE = {"output", "data_dir", "num_workers", "checkpoint_every", "log_with"}
 
 #: What reading a damaged checkpoint, or one of another network, can raise.
 UNREADABLE = (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError)
@@ -38,26 +37,27 @@ class Progress:
     epoch: int = 0
     """Epochs done."""
     seconds: float = 0.0
-    """Wall time of their training."""
+    """Wall time that training them took."""
     cpu_seconds: float = 0.0
-    """Processor time of it, which other work on the machine lengthens less."""
+    """Processor time that training them took; other work on the machine lengthens it less."""
 
     def advanced(self, seconds: float, cpu_seconds: float) -> Progress:
-        """One epoch further."""
+        """Return the progress after one more epoch."""
         return Progress(self.epoch + 1, self.seconds + seconds, self.cpu_seconds + cpu_seconds)
 
 
 class RunFolder:
     """Paths and writers of one run. Made by `RunFolder.opened`."""
 
-    def __init__(self, path: Path, plan: Plan) -> None:
-        self.path = path
-        self.compact = path / "compact"
+    def __init__(self, config: Config, plan: Plan) -> None:
+        self.path = config.folder
+        self.compact = self.path / "compact"
         self.plan = plan
-        self._metrics = path / "metrics.jsonl"
-        self._checkpoints = path / "checkpoints"
+        self._config = config
+        self._metrics = self.path / "metrics.jsonl"
+        self._checkpoints = self.path / "checkpoints"
         self._ranks: dict[str, int] | None = None  # as last logged
-        self._tensorboard: SummaryWriter | None = None
+        self._track: Track | None = None  # from `begin` on
 
     @staticmethod
     def check(config: Config, *, resume: bool) -> None:
@@ -69,17 +69,32 @@ class RunFolder:
             raise FileExistsError(f"{path} exists: continue that run with --resume, or choose another --output")
         if not (path / "config.yaml").is_file():
             raise ValueError(f"{path} is no run folder: it has no config.yaml, so there is nothing to resume")
-        before, now = (c.model_dump(exclude=FREE) for c in (read_config(path / "config.yaml"), config))
+        old = read_config(path / "config.yaml")
+        before, now = (c.model_dump(exclude={*FREE, "epochs"}) for c in (old, config))
         changed = [f"{name} was {before[name]} and is {now[name]}" for name in now if before[name] != now[name]]
         if changed:
             raise ValueError(f"{path} is another run: {'; '.join(changed)}. Resume it with its own options.")
+        if config.epochs < old.epochs:
+            raise ValueError(
+                f"{path} is a run of epochs={old.epochs}, and epochs={config.epochs} is fewer: a run can be resumed with as "
+                "many epochs or more"
+            )
+        if config.epochs > old.epochs and config.descent is not None:
+            raise ValueError(
+                f"{path} is a run of epochs={old.epochs} whose ranks fall: more would raise them again, so resume it with "
+                f"epochs={old.epochs}"
+            )
 
     @classmethod
     @contextmanager
     def opened(cls, config: Config, plan: Plan) -> Iterator[RunFolder]:
-        """The run's folder, made if it is not there; if it is, `plan` is what the run began with."""
-        folder = cls(config.folder, plan)
-        if not folder.path.exists():
+        """Open the run's folder, and make it if it is not there; if it is, the plan is what the run began with.
+
+        A folder that was made here goes again if the block fails before `begin`.
+        """
+        folder = cls(config, plan)
+        made = not folder.path.exists()
+        if made:
             with written_folder(folder.path) as temporary:
                 (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
                 (temporary / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
@@ -88,8 +103,21 @@ class RunFolder:
         try:
             yield folder
         finally:
-            if folder._tensorboard is not None:
-                folder._tensorboard.close()
+            if made and folder._track is None:
+                shutil.rmtree(folder.path)
+
+    def load_checkpoint(self, accelerator: Accelerator, projector: Projector) -> Progress:
+        """Restore the latest checkpoint, if there is one. Raises ValueError if it is damaged or of another network."""
+        latest = max(self._checkpoints.glob("epoch-*"), default=None)
+        if latest is None:
+            return Progress()
+        try:
+            state = json.loads((latest / "run.json").read_text(encoding="utf-8"))
+            projector.load_state_dict({**state["projector"], "bases": load_file(latest / "bases.safetensors")})
+            accelerator.load_state(str(latest))
+            return Progress(**state["progress"])
+        except UNREADABLE as error:
+            raise ValueError(f"{latest} is damaged, or the checkpoint of another network: {error}") from error
 
     def save_checkpoint(self, accelerator: Accelerator, projector: Projector, progress: Progress) -> None:
         """Write the state of everything; the one before it goes only when this one is whole."""
@@ -107,23 +135,20 @@ class RunFolder:
             if other != target:
                 shutil.rmtree(other)
 
-    def load_checkpoint(self, accelerator: Accelerator, projector: Projector) -> Progress:
-        """Restore the latest checkpoint, if there is one. Raises ValueError if it is damaged or of another network."""
-        latest = max(self._checkpoints.glob("epoch-*"), default=None)
-        progress = Progress()
-        if latest is not None:
-            try:
-                state = json.loads((latest / "run.json").read_text(encoding="utf-8"))
-                projector.load_state_dict({**state["projector"], "bases": load_file(latest / "bases.safetensors")})
-                accelerator.load_state(str(latest))
-                progress = Progress(**state["progress"])
-            except UNREADABLE as error:
-                raise ValueError(f"{latest} is damaged, or the checkpoint of another network: {error}") from error
-        self._open_metrics(projector.steps)
-        return progress
+    def begin(self, step: int, *, track: Track) -> None:
+        """Begin training, or go on after `step`: from here on the folder stays, with the options of the moment.
+
+        The metrics go on after `step`, since what a killed run logged beyond it happens again. `track` gets what they get.
+        """
+        lines = self._metrics.read_text(encoding="utf-8").splitlines() if self._metrics.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self._write("metrics.jsonl", "".join(line + "\n" for line in kept))
+        self._write("config.yaml", self._config.to_yaml())
+        self._ranks = next((line["ranks"] for line in map(json.loads, reversed(kept)) if "ranks" in line), None)
+        self._track = track
 
     def log_projection(self, report: Report, *, lr: float) -> None:
-        """A line in the metrics, and curves. The ranks are in it where they are not those of the projection before."""
+        """Log a projection, with its ranks where they are not those of the projection before."""
         layers = {name: round(layer.pruned, 8) for name, layer in report.layers.items()}
         ranks = {name: layer.rank for name, layer in report.layers.items()}
         self._log(
@@ -142,7 +167,7 @@ class RunFolder:
     def log_epoch(
         self, progress: Progress, projector: Projector, trained: Score, held_out: Score | None, *, lr: float
     ) -> None:
-        """A line in the metrics, and curves."""
+        """Log an epoch."""
         self._log(
             {
                 "kind": "epoch",
@@ -159,36 +184,26 @@ class RunFolder:
         )
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Everything logged so far."""
+        """Read everything logged so far."""
         return [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
 
     def write_plan(self, plan: Plan) -> None:
         """Replace the plan that training began with by the one in force at its end."""
-        temporary = self.path / ".plan.json"
-        temporary.write_text(plan.to_json() + "\n", encoding="utf-8")
-        temporary.replace(self.path / "plan.json")
+        self._write("plan.json", plan.to_json() + "\n")
 
     def write_summary(self, summary: dict[str, Any], table: str) -> None:
-        """Write summary.json, and the same as a table in summary.txt."""
-        for name, text in (("summary.txt", table), ("summary.json", json.dumps(summary, indent=1) + "\n")):
-            temporary = self.path / f".{name}"
+        """Write summary.txt, a table, and summary.json."""
+        self._write("summary.txt", table)
+        self._write("summary.json", json.dumps(summary, indent=1) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        with written(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self.path / name)
-
-    def _open_metrics(self, step: int) -> None:
-        """Start the metrics, or continue them after `step`: what a killed run logged beyond it happens again."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        lines = self._metrics.read_text(encoding="utf-8").splitlines() if self._metrics.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self._metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        self._ranks = next((line["ranks"] for line in map(json.loads, reversed(kept)) if "ranks" in line), None)
-        self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def _log(self, values: dict[str, Any]) -> None:
+        """Append a line to the metrics; trackers get its fractional numbers."""
+        assert self._track is not None
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-        assert self._tensorboard is not None
-        for name, value in values.items():
-            if isinstance(value, float):
-                self._tensorboard.add_scalar(f"{values['kind']}/{name}", value, values["step"])
+        numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if isinstance(value, float)}
+        self._track(numbers, step=values["step"])

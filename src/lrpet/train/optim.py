@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -27,11 +29,25 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def make_schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
-    """Make the schedule, which is to be stepped once after every optimizer step.
+def make_schedule(
+    config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int, *, after: int = 0
+) -> lr_scheduler.LRScheduler:
+    """Make the schedule, which is to be stepped once after every optimizer step, as it is after so many steps.
 
-    The schedules are torch's: timm has no one-cycle, and its warm-ups and cosines round to other rates.
+    A resumed run makes it afresh, so that its rates are those of its `epochs`, even if these were fewer before. The
+    schedules are torch's: timm has no one-cycle, and its warm-ups and cosines round to other rates.
     """
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = config.lr
+    schedule = _from_the_start(config, optimizer, steps_per_epoch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no optimizer step came before
+        for _ in range(after):
+            schedule.step()
+    return schedule
+
+
+def _from_the_start(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
     total, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
     if config.schedule == "one-cycle":
         return lr_scheduler.OneCycleLR(optimizer, max_lr=config.lr, total_steps=total)

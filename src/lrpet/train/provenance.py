@@ -14,7 +14,7 @@ import torch
 
 
 def provenance() -> dict[str, Any]:
-    """Keys `command`, `commit` (None outside a git checkout), `hardware` and `versions`, all JSON-able."""
+    """Return `command`, `commit` (None outside a git checkout), `hardware` and `versions`, as JSON can hold them."""
     return {"command": _command(), "commit": _commit(), "hardware": _hardware(), "versions": _versions()}
 
 

@@ -57,5 +57,5 @@ def _worths(config: Config, network: nn.Module, task: Task, accelerator: Acceler
         include=chosen(config),
         factorize_all=True,
     )
-    batches = task.batches(config, task.train, accelerator.device, training=True)
+    batches = task.batches(task.train, accelerator.device, training=True)
     return lrpet.sensitivity(network, whole, itertools.islice(batches, SENSITIVITY_BATCHES), loss)

@@ -2,26 +2,35 @@
 
 In the folder:
 
-    config.yaml         the resolved config                plan.json     what was decided for every layer
-    metrics.jsonl       an object per epoch, projection    tensorboard/  the same as curves
-    checkpoints/        the latest state, to resume from   compact/      the compact network (lrpet.load reads it)
-    summary.json        what came out                      summary.txt   the same as a table
+    config.yaml         the resolved config                  plan.json    what was decided for every layer
+    metrics.jsonl       an object per epoch, projection      trackers/    what TensorBoard and others were told of it
+    checkpoints/        the latest state, to resume from     compact/     the compact network (lrpet.load reads it)
+    summary.json        what came out                        summary.txt  the summary as a table
+
+A run is resumed with its own options, but for where things are and how often a checkpoint is written. Its `epochs` may be
+raised, even after it has finished: everything given as a fraction of the training, and the learning rates of the epochs to
+come, are then those of a training of that length. Its summary and compact network stay until new ones take their place.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
 import lrpet
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
-from lrpet.train.data import sets as data
 from lrpet.train.data.batches import batches
+from lrpet.train.data.dataset import Dataset, split
+from lrpet.train.data.options import BatchOptions
+from lrpet.train.data.sets import load
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Score, latency, score, size_in_bytes
@@ -32,6 +41,8 @@ from lrpet.train.task import Task
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
     """Train as `config` says, and return the summary that is also left in the run folder.
 
+    A run that fails before training begins leaves no folder.
+
     Raises:
         FileExistsError: the run folder exists and `resume` is not set.
         FileNotFoundError: the data is not there.
@@ -41,35 +52,29 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     RunFolder.check(config, resume=resume)
     task = Task.of(config)
     with RunFolder.opened(config, task.plan) as folder, console.run(config, folder.plan):
+        task = replace(task, plan=folder.plan)
         source = provenance()  # of the code that trains, should it change meanwhile
-        trained = fit(task.network, folder.plan, config, task, folder, console)
+        trained = fit(task, folder, console)
         folder.write_plan(trained.plan)
-        summary = {**_finish(config, task, folder, trained), **source}
+        summary = {**_finish(task, folder, trained), **source}
         folder.write_summary(summary, as_text(summary_table([summary])))
         console.summary(summary)
     return summary
 
 
-def _finish(config: Config, task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
+def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
     """Factorise, save, read back from disk, and measure what was read back."""
-    device = trained.device
-    validation = task.batches(config, task.validation, device, training=False)
+    config, device = task.config, trained.device
+    validation = task.batches(task.validation, device, training=False)
     compact = lrpet.factorize(trained.network, trained.plan)
     as_it_comes = score(compact.to(device), validation).accuracy if len(task.validation) else None
     if config.reestimate_bn:
-        update_bn(task.batches(config, task.train, device, training=True), compact)
+        update_bn(task.batches(task.train, device, training=True), compact)
     lrpet.save(compact.cpu(), folder.compact, overwrite=True, metadata=task.dataset.metadata)
 
     compact = lrpet.load(folder.compact)
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    contenders = {"dense": trained.network, "compact": compact.to(memory_format=layout)}
-    of_one, of_64 = (
-        latency(contenders, task.example.expand(count, -1, -1, -1).contiguous(memory_format=layout))
-        for count in (1, 64)
-    )
-    sizes = {"dense": size_in_bytes(trained.network), "compact": size_in_bytes(compact)}
+    costs = _costs(task, trained, compact)
     compact.to(device)
-    test = task.batches(config, task.dataset.test, device, training=False)
     return {
         "model": config.model,
         "data": config.data,
@@ -77,40 +82,85 @@ def _finish(config: Config, task: Task, folder: RunFolder, trained: Trained) -> 
         "budget": trained.plan.budget,
         "epochs": config.epochs,
         "seed": config.seed,
+        **costs,
+        "val_accuracy_before_bn_reestimation": as_it_comes,
+        "val_accuracy": score(compact, validation).accuracy if len(task.validation) else None,
+        "test_accuracy": score(compact, task.batches(task.dataset.test, device, training=False)).accuracy,
+        "seconds": trained.seconds,
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
+    """Count and measure the dense and the compact network, on the CPU."""
+    layout = torch.channels_last if task.config.channels_last else torch.contiguous_format
+    contenders = {"dense": trained.network, "compact": compact.to(memory_format=layout)}
+    of_one, of_64 = (
+        latency(contenders, task.example.expand(count, -1, -1, -1).contiguous(memory_format=layout))
+        for count in (1, 64)
+    )
+    return {
         "macs_dense": trained.plan.macs_dense,
         "macs": trained.plan.macs,
         "params_dense": trained.plan.params_dense,
         "params": trained.plan.params,
-        "bytes_dense": sizes["dense"],
-        "bytes": sizes["compact"],
+        "bytes_dense": size_in_bytes(trained.network),
+        "bytes": size_in_bytes(compact),
         "cpu_milliseconds_dense": of_one["dense"],
         "cpu_milliseconds": of_one["compact"],
         "cpu_milliseconds_of_64_dense": of_64["dense"],
         "cpu_milliseconds_of_64": of_64["compact"],
-        "val_accuracy_before_bn_reestimation": as_it_comes,
-        "val_accuracy": score(compact, validation).accuracy if len(task.validation) else None,
-        "test_accuracy": score(compact, test).accuracy,
-        "seconds": trained.seconds,
-        "config": config.model_dump(mode="json"),
     }
 
 
 def evaluate(
     folder: str | os.PathLike[str],
     *,
+    data: str | None = None,
     part: Literal["validation", "test"] = "test",
     data_dir: Path | None = None,
     device: str | torch.device = "cpu",
     batch_size: int = 256,
 ) -> Score:
-    """Score the compact network of a run folder on a part of the data it was trained for, as the run itself did.
+    """Score a saved compact network on a part of its data.
 
-    Raises FileNotFoundError or ValueError if `folder` is no finished run, or its data is not to be found.
+    Args:
+        folder: A finished run, or what `lrpet.save` wrote.
+        data: The name of the data, as in a recipe; what the network was trained on if None.
+        part: "validation" is what a run held out of its training images, so it needs the folder of a run.
+        data_dir: Where the data's files are; where the run found them if None.
+        device: Where to score.
+        batch_size: Images at a time.
+
+    Raises:
+        FileNotFoundError: `folder` has no compact network, or the data is not to be found.
+        ValueError: it is not known what the network was trained on, or the data does not fit it.
     """
     path = Path(folder)
-    config = read_config(path / "config.yaml")
-    compact = lrpet.load(path / "compact", device=device)
-    dataset = data.load(config.data, data_dir or config.data_dir, image_size=config.image_size)
-    _, validation = data.split(dataset.train, holdout=config.holdout, seed=config.seed)
-    images = dataset.test if part == "test" else validation
-    return score(compact, batches(images, dataset, batch_size=batch_size, device=torch.device(device), train=False))
+    config = read_config(path / "config.yaml") if (path / "config.yaml").is_file() else None
+    if part == "validation" and (config is None or data not in (None, config.data)):
+        raise ValueError(
+            "part=validation is what a run held out of its own training images: give the run's folder, without data"
+        )
+    saved = path if config is None else path / "compact"
+    compact = lrpet.load(saved, device=device)
+    dataset = _data_of(saved, data, data_dir or (None if config is None else config.data_dir))
+    images = dataset.test
+    if part == "validation" and config is not None:
+        _, images = split(dataset.train, holdout=config.holdout, seed=config.seed)
+    options = BatchOptions(batch_size)
+    return score(compact, batches(images, dataset, options, device=torch.device(device), train=False))
+
+
+def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset:
+    """Load the data called `name`, or what the metadata of a saved network names, with the network's own normalisation."""
+    metadata: Mapping[str, Any] = lrpet.read_metadata(saved)
+    name = name or metadata.get("data")
+    if name is None:
+        raise ValueError(f"{saved} does not say what its network was trained on: name the data, such as data=cifar10")
+    dataset = load(name, data_dir, image_size=metadata.get("image_size") if name.startswith("folder:") else None)
+    for what, here in (("classes", list(dataset.classes)), ("in_channels", dataset.in_channels)):
+        if metadata.get(what, here) != here:
+            raise ValueError(f"{name} has {what} {here}, but {saved} was trained on {what} {metadata[what]}")
+    mean, std = (tuple(metadata.get(key, getattr(dataset, key))) for key in ("mean", "std"))
+    return replace(dataset, mean=mean, std=std)

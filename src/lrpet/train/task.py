@@ -14,19 +14,23 @@ from torch import Tensor, nn
 import lrpet
 from lrpet import models
 from lrpet.compact.files import load_weights
+from lrpet.layers import evaluating
 from lrpet.planning.allocators import Allocator
 from lrpet.train.config import Config
-from lrpet.train.data import sets as data
 from lrpet.train.data.batches import batches
+from lrpet.train.data.dataset import Dataset, Images, split
+from lrpet.train.data.options import Batches, BatchOptions
+from lrpet.train.data.sets import load
 
 
 @dataclass(frozen=True)
 class Task:
     """What a config stands for: a network, its plan, and the three parts of the data."""
 
-    dataset: data.Dataset
-    train: data.Images
-    validation: data.Images
+    config: Config
+    dataset: Dataset
+    train: Images
+    validation: Images
     network: nn.Module
     plan: lrpet.Plan
     example: Tensor
@@ -38,8 +42,8 @@ class Task:
         Raises FileNotFoundError if the data is not there, and ValueError if the config does not fit it or the network.
         """
         torch.manual_seed(config.seed)
-        dataset = data.load(config.data, config.data_dir, image_size=config.image_size)
-        train_part, validation = data.split(dataset.train, holdout=config.holdout, seed=config.seed)
+        dataset = load(config.data, config.data_dir, image_size=config.image_size)
+        train_part, validation = split(dataset.train, holdout=config.holdout, seed=config.seed)
         if len(train_part) < config.batch_size:
             raise ValueError(
                 f"batch_size={config.batch_size} is more than the {len(train_part)} training images of {config.data}"
@@ -54,22 +58,44 @@ class Task:
         if config.start is not None:
             load_start(config.start, network)
         example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
-        return cls(dataset, train_part, validation, network, make_plan(config, network, example), example)
+        _check_forward(config, network, example, classes=len(dataset.classes))
+        plan = make_plan(config, network, example)
+        return cls(config, dataset, train_part, validation, network, plan, example)
 
-    def batches(self, config: Config, images: data.Images, device: torch.device, *, training: bool) -> data.Batches:
-        """Batches of `images`, a part of the data; shuffled and augmented for training."""
-        return batches(
-            images,
-            self.dataset,
-            batch_size=config.batch_size,
-            device=device,
-            train=training,
+    def batches(self, images: Images, device: torch.device, *, training: bool) -> Batches:
+        """Make batches of `images`, a part of the data; shuffled and augmented for training."""
+        config = self.config
+        options = BatchOptions(
+            config.batch_size,
             seed=config.seed,
             crop_padding=config.crop_padding,
             flip=config.flip,
+            repeats=config.repeats,
             channels_last=config.channels_last,
             num_workers=config.num_workers,
-            repeats=config.repeats,
+        )
+        return batches(images, self.dataset, options, device=device, train=training)
+
+
+def _check_forward(config: Config, network: nn.Module, example: Tensor, *, classes: int) -> None:
+    """Raise ValueError if the network cannot take images of the data, or does not tell its classes apart."""
+    _, channels, height, width = example.shape
+    try:
+        with evaluating(network), torch.no_grad():
+            logits = network(example)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        remedy = "give another image_size" if config.data.startswith("folder:") else "choose another model"
+        sizes = ", or the size by model_args, such as '{img_size: 32}'" if ":" in config.model else ""
+        said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ValueError(
+            f"{config.model} cannot take the images of {config.data}, {channels} channel{'s' * (channels > 1)} of "
+            f"{height}×{width}: {remedy}{sizes}. The network says: {said}."
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"{config.model} gives {got} for an image of {config.data}, not (1, {classes}), a number for each class: "
+            "check model_args"
         )
 
 
@@ -80,7 +106,7 @@ def make_plan(
     *,
     allocate: Allocator | Mapping[str, Sequence[float]] | Mapping[str, float] = "uniform",
 ) -> lrpet.Plan:
-    """What the config's budget means for `network` with its weights as they are."""
+    """Plan what the config's budget means for `network` with its weights as they are."""
     if config.method == "dense":
         return lrpet.plan(network, example, ranks={})
     if config.plan is not None:
@@ -108,14 +134,15 @@ def make_plan(
 
 
 def load_start(start: Path, network: nn.Module) -> None:
-    """Load trained weights into a full-size network: from a safetensors file, a folder of `lrpet.save`, or a dense run's.
+    """Load trained weights into a full-size network.
 
-    Raises FileNotFoundError if there are none, and ValueError if they are another network's.
+    `start` is a safetensors file, a folder of `lrpet.save`, or the folder of a dense run. Raises FileNotFoundError if it has
+    no weights, and ValueError if they are another network's.
     """
     tried = [start, start / "model.safetensors", start / "compact" / "model.safetensors"]
     file = next((path for path in tried if path.is_file()), None)
     if file is None:
-        raise FileNotFoundError(f"start={start}: no file, nor a folder with model.safetensors in it")
+        raise FileNotFoundError(f"start={start} is no file, nor a folder with model.safetensors in it")
     try:
         load_weights(network, file)
     except (RuntimeError, SafetensorError) as error:
@@ -123,7 +150,7 @@ def load_start(start: Path, network: nn.Module) -> None:
 
 
 def chosen(config: Config) -> Callable[[nn.Module, str], bool] | None:
-    """The layers that may be factorised, as `lrpet.plan` takes them."""
+    """Return which layers may be factorised, as `lrpet.plan` takes it."""
     if not config.layers:
         return None
     return lambda module, name: any(fnmatchcase(name, pattern) for pattern in config.layers)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from lrpet.train.data.batches import MemoryBatches, batches
-from lrpet.train.data.sets import Dataset, MemoryImages, load
+from lrpet.train.data.batches import batches
+from lrpet.train.data.dataset import Dataset, MemoryImages
+from lrpet.train.data.memory import MemoryBatches
+from lrpet.train.data.options import BatchOptions
+from lrpet.train.data.sets import load
 
 CPU = torch.device("cpu")
 
@@ -22,9 +26,9 @@ def small_set(count: int = 50, side: int = 6) -> Dataset:
     return Dataset("small", part, part, ("a",), 3, side, tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def memory(dataset: Dataset, **options: Any) -> MemoryBatches:
+def memory(dataset: Dataset, *, train: bool = True, **options: Any) -> MemoryBatches:
     assert isinstance(dataset.train, MemoryImages)
-    return MemoryBatches(dataset.train, dataset, device=CPU, **{"batch_size": 8, "train": True, **options})
+    return MemoryBatches(dataset.train, dataset, BatchOptions(8, **options), device=CPU, train=train)
 
 
 def test_training_sees_each_image_once_an_epoch_in_a_new_order() -> None:
@@ -50,13 +54,14 @@ def test_epochs_repeat_exactly_and_seeds_differ() -> None:
 
 def test_repeated_augmentation_shows_fewer_images_more_often() -> None:
     dataset = load("digits")
-    options: dict[str, Any] = {"batch_size": 30, "device": torch.device("cpu"), "crop_padding": 2, "flip": False}
-    seen = batches(dataset.train, dataset, train=True, repeats=3, **options)
-    assert len(seen) == len(batches(dataset.train, dataset, train=True, **options))
+    once = BatchOptions(30, crop_padding=2, flip=False)
+    thrice = replace(once, repeats=3)
+    seen = batches(dataset.train, dataset, thrice, device=CPU, train=True)
+    assert len(seen) == len(batches(dataset.train, dataset, once, device=CPU, train=True))
     for images, labels in seen:
         assert (labels.view(10, 3) == labels[::3, None]).all()
         assert not torch.equal(images[0::3], images[1::3])
-    scored = batches(dataset.train, dataset, train=False, repeats=3, **options)
+    scored = batches(dataset.train, dataset, thrice, device=CPU, train=False)
     assert torch.equal(torch.cat([labels for _, labels in scored]), dataset.train.labels)
 
 
@@ -107,9 +112,16 @@ def test_channels_last() -> None:
 
 def test_the_usual_augmentation_is_the_default() -> None:
     dataset = load("digits")
-    each = batches(dataset.train, dataset, batch_size=8, device=CPU, train=True)
+    each = batches(dataset.train, dataset, BatchOptions(8), device=CPU, train=True)
     assert isinstance(each, MemoryBatches)
     assert (each.padding, each.flip) == (1, False)
-    each = batches(dataset.train, dataset, batch_size=8, device=CPU, train=True, crop_padding=0, flip=True)
+    each = batches(dataset.train, dataset, BatchOptions(8, crop_padding=0, flip=True), device=CPU, train=True)
     assert isinstance(each, MemoryBatches)
     assert (each.padding, each.flip) == (0, True)
+
+
+@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"repeats": 0}, {"num_workers": -1}, {"crop_padding": -1}])
+def test_options_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    (name,) = bad
+    with pytest.raises(ValueError, match=f"{name}={bad[name]} must be at least"):
+        BatchOptions(**{"batch_size": 8, **bad})

@@ -16,8 +16,9 @@ import pytest
 import torch
 import torchvision
 
+from lrpet.train.data.dataset import Dataset, MemoryImages
 from lrpet.train.data.formats import read_idx
-from lrpet.train.data.sets import Dataset, MemoryImages, load
+from lrpet.train.data.sets import load
 
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 PER_FILE = 20

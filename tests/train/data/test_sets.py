@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,11 @@ from helpers import write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrpet.train.data.batches import FileBatches, batches
-from lrpet.train.data.sets import FileImages, MemoryImages, load, split
+from lrpet.train.data.batches import batches
+from lrpet.train.data.dataset import FileImages, MemoryImages, split
+from lrpet.train.data.files import FileBatches
+from lrpet.train.data.options import BatchOptions
+from lrpet.train.data.sets import load
 
 CPU = torch.device("cpu")
 
@@ -39,7 +44,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
     assert dataset.train.labels.tolist() == [0] * 6 + [1] * 6
     firsts: list[torch.Tensor] = []
     for workers in (0, 2):
-        train = batches(dataset.train, dataset, batch_size=4, device=CPU, train=True, seed=1, num_workers=workers)
+        train = batches(dataset.train, dataset, BatchOptions(4, seed=1, num_workers=workers), device=CPU, train=True)
         assert isinstance(train, FileBatches)
         assert len(train) == 3
         first, again = list(train), list(train)
@@ -49,9 +54,18 @@ def test_folder_of_images(tmp_path: Path) -> None:
         assert not torch.equal(first[0][0], next(iter(train))[0])
         firsts.append(first[0][0])
     assert torch.equal(*firsts)  # however many workers
-    test = batches(dataset.test, dataset, batch_size=5, device=CPU, train=False)
+    test = batches(dataset.test, dataset, BatchOptions(5), device=CPU, train=False)
     assert [len(labels) for _, labels in test] == [5, 5, 2]
     assert torch.equal(next(iter(test))[0], next(iter(test))[0])
+
+
+@pytest.mark.parametrize("name", ["crop_padding", "repeats"])
+def test_options_that_image_files_cannot_have_are_refused(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path)
+    dataset = load(f"folder:{tmp_path}", image_size=16)
+    changes: dict[str, Any] = {name: 4}
+    with pytest.raises(ValueError, match=f"{name}=4 is for data that fits into memory"):
+        batches(dataset.train, dataset, replace(BatchOptions(4), **changes), device=CPU, train=True)
 
 
 def test_folder_prefers_its_test_part(tmp_path: Path) -> None:
@@ -75,7 +89,7 @@ def test_unreadable_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "val" / "cat" / "3.png").write_bytes(b"not an image")
     dataset = load(f"folder:{tmp_path}", image_size=16)
     with pytest.raises(ValueError, match=r"cat/3\.png"):
-        list(batches(dataset.test, dataset, batch_size=4, device=CPU, train=False))
+        list(batches(dataset.test, dataset, BatchOptions(4), device=CPU, train=False))
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,1 +1,1 @@
-"""Image sets, their formats, batches and augmentation."""
+"""Image sets by name, and their batches: read from published formats or folders, split, augmented."""

@@ -9,7 +9,10 @@ from lrpet.train.config import Config
 
 
 class Augment:
-    """Turns images (batch, channels, height, width) and labels (batch,) into what the loss is taken of."""
+    """Turns images (batch, channels, height, width) and labels (batch,) into what the loss takes.
+
+    Raises ValueError if batches are to be mixed and `batch_size` is odd.
+    """
 
     def __init__(self, config: Config, classes: int) -> None:
         self.mixup = self.erasing = None
@@ -33,7 +36,7 @@ class Augment:
         self.smoothing = 0.0 if self.mixup is not None else config.label_smoothing
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """New images, and their labels or, mixed, the probabilities of their classes. The arguments stay as they are."""
+        """Return new images with their labels or, when mixed, with probabilities of classes; the arguments stay."""
         if self.mixup is not None:
             images, labels = self.mixup(images.clone(), labels)
         if self.erasing is not None:
@@ -42,5 +45,5 @@ class Augment:
         return images, labels
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy against what a call returned, smoothed as the config says."""
+        """Take the mean cross-entropy against what a call returned, smoothed as the config says."""
         return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)

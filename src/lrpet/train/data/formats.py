@@ -30,9 +30,10 @@ SAFE = {
 
 
 def find_cifar10(folder: Path) -> tuple[Arrays, Arrays] | None:
-    """Training and test part of CIFAR-10 in its binary or python layout, in `folder` or as `folder`; None if not there.
+    """Read the training and test part of CIFAR-10 in its binary or python layout; None if it is not there.
 
-    Raises ValueError naming the file if one is missing from a layout, damaged, or of another kind.
+    The files may be in `folder`, or in the folder of their layout below `folder`. Raises ValueError naming the file if one
+    is missing from a layout, damaged, or of another kind.
     """
     for layout, suffix, read in (("bin", ".bin", read_cifar_binary), ("py", "", read_cifar_pickle)):
         for place in (folder / f"cifar-10-batches-{layout}", folder):
@@ -44,7 +45,7 @@ def find_cifar10(folder: Path) -> tuple[Arrays, Arrays] | None:
 
 
 def read_cifar_binary(path: Path) -> Arrays:
-    """Records of 3073 bytes: a label, then 32×32 red, green and blue values."""
+    """Read records of 3073 bytes: a label, then 32×32 red, green and blue values."""
     data = _bytes(path)
     if not data or len(data) % RECORD:
         raise ValueError(
@@ -64,7 +65,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_cifar_pickle(path: Path) -> Arrays:
-    """A pickled dictionary with data (N, 3072) and labels. Nothing but arrays is unpickled."""
+    """Read a pickled dictionary with data (N, 3072) and labels. Nothing but arrays is unpickled."""
     try:
         values = _ArraysOnly(io.BytesIO(_bytes(path)), encoding="bytes").load()
         images, labels = np.asarray(values[b"data"]), np.asarray(values[b"labels"])
@@ -87,7 +88,7 @@ def read_cifar_pickle(path: Path) -> Arrays:
 
 
 def find_idx(folder: Path) -> tuple[Arrays, Arrays] | None:
-    """Training and test part of a set in the MNIST format, gzipped or not, in `folder`; None if not there.
+    """Read the training and test part of a set in the MNIST format, gzipped or not; None if it is not in `folder`.
 
     Raises ValueError naming the file if one is missing, damaged, or of another kind.
     """
@@ -114,7 +115,7 @@ def find_idx(folder: Path) -> tuple[Arrays, Arrays] | None:
 
 
 def read_idx(path: Path) -> Tensor:
-    """An idx file of bytes: magic number, sizes, values."""
+    """Read an idx file of bytes: magic number, sizes, values."""
     data = _bytes(path)
     if path.suffix == ".gz":
         try:

@@ -1,0 +1,92 @@
+"""A set of images in its published parts, and the split of one part into two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImages:
+    """Images held as one uint8 tensor of shape (N, C, H, W)."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> MemoryImages:
+        """Return the images at `indices`, in the order of `indices`."""
+        return MemoryImages(self.pixels[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages:
+    """Paths of image files, read when a batch needs them."""
+
+    paths: tuple[str, ...]
+    labels: Tensor
+    image_size: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> FileImages:
+        """Return the images at `indices`, in the order of `indices`."""
+        return FileImages(tuple(self.paths[i] for i in indices.tolist()), self.labels[indices], self.image_size)
+
+
+Images = MemoryImages | FileImages
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named set: its two published parts, and what a network needs to know about it."""
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    in_channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    """Mean of the training pixels, scaled to [0, 1], in each channel."""
+    std: tuple[float, ...]
+    """Standard deviation of the training pixels, scaled to [0, 1], in each channel."""
+    crop_padding: int = 0
+    """Pixels that are usually padded before a random crop."""
+    flip: bool = False
+    """Whether images are usually mirrored at random."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What belongs beside the weights of a network trained on this set."""
+        return {
+            "data": self.name,
+            "classes": list(self.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "in_channels": self.in_channels,
+            "image_size": self.image_size,
+        }
+
+
+def split(images: Images, *, holdout: float, seed: int) -> tuple[Images, Images]:
+    """Split `images` into a training part and a validation part, each in the order of `images`.
+
+    The fraction `holdout` of each class, chosen by `seed`, goes to the validation part. Raises ValueError if `holdout` is
+    not in [0, 1).
+    """
+    if not 0 <= holdout < 1:
+        raise ValueError(f"holdout={holdout} must be at least 0 and below 1")
+    held = torch.zeros(len(images), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(seed)
+    for label in range(int(images.labels.max()) + 1):
+        members = (images.labels == label).nonzero()[:, 0]
+        order = torch.randperm(len(members), generator=generator)
+        held[members[order[: round(holdout * len(members))]]] = True
+    return images.subset((~held).nonzero()[:, 0]), images.subset(held.nonzero()[:, 0])

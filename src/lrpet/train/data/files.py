@@ -1,0 +1,96 @@
+"""Batches of image files, read and augmented by worker processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from lrpet.train.data.dataset import Dataset, FileImages
+from lrpet.train.data.options import BatchOptions, mixed
+
+
+class FileBatches:
+    """Batches of image files: random crops of random size for training, the middle of each image for scoring.
+
+    Raises ValueError for `repeats`, since images are augmented by their place in the set, and for `crop_padding`.
+    """
+
+    def __init__(
+        self, images: FileImages, dataset: Dataset, options: BatchOptions, *, device: torch.device, train: bool
+    ) -> None:
+        if options.repeats > 1:
+            raise ValueError(f"repeats={options.repeats} is for data that fits into memory, not for image files")
+        if options.crop_padding is not None:
+            raise ValueError(
+                f"crop_padding={options.crop_padding} is for data that fits into memory: leave it out, since image files "
+                "are cropped at a random place and scale"
+            )
+        self.files = _Files(images, _transform(images, dataset, options, train=train), options.seed if train else None)
+        self.options, self.device, self.train = options, device, train
+        self.format = torch.channels_last if options.channels_last else torch.contiguous_format
+
+    def __len__(self) -> int:
+        whole = len(self.files) / self.options.batch_size
+        return math.floor(whole) if self.train else math.ceil(whole)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and augmentation the next iteration has."""
+        self.files.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
+        loader = DataLoader(
+            self.files,
+            batch_size=self.options.batch_size,
+            shuffle=self.train,
+            drop_last=self.train,
+            generator=order,
+            num_workers=self.options.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for images, labels in loader:
+            moved = images.to(self.device, non_blocking=True).contiguous(memory_format=self.format)
+            yield moved, labels.to(self.device, non_blocking=True)
+
+
+def _transform(images: FileImages, dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:
+    from torchvision.transforms import v2
+
+    side, flip = images.image_size, dataset.flip if options.flip is None else options.flip
+    crop = (
+        [v2.RandomResizedCrop(side), v2.RandomHorizontalFlip(0.5 if flip else 0.0)]
+        if train
+        else [v2.Resize(side * 256 // 224), v2.CenterCrop(side)]
+    )
+    finish = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(dataset.mean, dataset.std)]
+    return v2.Compose([*crop, *finish])
+
+
+class _Files(TorchDataset[tuple[Tensor, int]]):
+    """Decodes and transforms one image file; in training, with random numbers of its own for each image and epoch."""
+
+    def __init__(self, images: FileImages, transform: Any, seed: int | None) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        try:
+            with Image.open(self.images.paths[index]) as file:
+                image = file.convert("RGB")
+        except (OSError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{self.images.paths[index]} is no readable image: {error}") from None
+        with torch.random.fork_rng(devices=[]):
+            if self.seed is not None:
+                torch.default_generator.manual_seed(mixed(self.seed, self.epoch, index))  # the CPU's alone
+            return self.transform(image), int(self.images.labels[index])

@@ -1,0 +1,59 @@
+"""How batches are made, what they are, and the seed of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How batches are made. Seed, crops, flips and repeats concern training alone."""
+
+    batch_size: int
+    _: KW_ONLY
+    seed: int = 0
+    """Seed of the order and the augmentation."""
+    crop_padding: int | None = None
+    """Pixels padded before a random crop; None for what is usual for the data."""
+    flip: bool | None = None
+    """Whether images are mirrored at random; None for what is usual for the data."""
+    repeats: int = 1
+    """Differently augmented copies of each image, side by side; an epoch then has fewer images, not more batches."""
+    channels_last: bool = False
+    """Whether batches have the memory layout NHWC."""
+    num_workers: int = 0
+    """Processes that read image files."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("repeats", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.crop_padding is not None and self.crop_padding < 0:
+            raise ValueError(f"crop_padding={self.crop_padding} must be at least 0")
+
+
+class Batches(Protocol):
+    """The batches of one epoch: (float32 images (B, C, H, W), int64 labels (B,)) on the training device."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and augmentation the next iteration has."""
+        ...
+
+
+def mixed(*numbers: int) -> int:
+    """Mix several numbers into one seed, so that neighbours share nothing (splitmix64's finaliser)."""
+    mask, state = 2**64 - 1, 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return state
