@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrpet
-from lrpet.train.config import make_config
 
 intervals = st.integers(1, 60).flatmap(lambda first: st.tuples(st.just(first), st.integers(1, first)))
 totals = st.integers(1, 500)
@@ -109,32 +108,3 @@ def test_bad_schedules_are_refused(options: dict[str, Any], message: str) -> Non
 def test_a_training_has_at_least_one_step(total: Any) -> None:
     with pytest.raises(ValueError, match=f"total_steps={total!r}: give the length of the training"):
         lrpet.Shrinking().bound(total)
-
-
-def test_in_a_config() -> None:
-    constant = make_config({"keep": 0.5, "every": 30})
-    assert constant.projection_schedule(100) == 30
-    assert make_config({"keep": 0.5, "every": "epoch"}).projection_schedule(100) == 100
-    half = make_config({"keep": 0.5, "epochs": 8, "every": 0.5}).projection_schedule(100)
-    assert isinstance(half, lrpet.Shrinking)
-    assert half.bound(800) == lrpet.Shrinking().bound(800)
-    third = make_config({"keep": 0.5, "epochs": 3, "every": 0.25, "every_last": 2, "shrink_from": 0.5})
-    assert third.projection_schedule(100) == lrpet.Shrinking(first=75, last=2, start=0.5)
-    for wrong in (0, 0.0, 1.5, -1):
-        with pytest.raises(ValueError, match="must be at least 1, a fraction between 0 and 1, or 'epoch'"):
-            make_config({"keep": 0.5, "every": wrong})
-    falling = make_config({"keep": 0.5, "every": "epoch", "every_last": 5, "epochs": 8, "shrink_from": 0.25})
-    assert falling.projection_schedule(100) == lrpet.Shrinking(first=100, last=5, start=0.25)
-    with pytest.raises(ValueError, match="every_last=40 must be at most every=30"):
-        make_config({"keep": 0.5, "every": 30, "every_last": 40})
-
-
-def test_when_a_config_begins() -> None:
-    """Half-way where the interval is a number of steps that stays; from the start where a schedule is asked for by name."""
-    usual = make_config({"keep": 0.5, "epochs": 8})
-    assert (usual.projection_schedule(100), usual.projection_start(100)) == (5, 400)
-    for asked in ({"every": "epoch"}, {"every": 0.5}, {"every": 9, "every_last": 3}, {"project_from": 0}):
-        assert make_config({"keep": 0.5, "epochs": 8, **asked}).projection_start(100) == 0
-    assert make_config({"keep": 0.5, "epochs": 8, "every": "epoch", "project_from": 0.75}).projection_start(100) == 600
-    with pytest.raises(ValueError, match="project_from=1"):
-        make_config({"keep": 0.5, "project_from": 1.0})

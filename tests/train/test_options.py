@@ -37,7 +37,7 @@ def test_a_vision_transformer_with_all_augmentation(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "model": "timm:vit_tiny_patch16_224",
         "model_args": {"img_size": 8, "patch_size": 2, "embed_dim": 48, "depth": 2, "drop_path_rate": 0.1},
-        "layers": ("*.mlp.*",),
+        "include": ("*.mlp.*",),
         "optimizer": "adamw",
         "lr": 1e-3,
         "weight_decay": 0.05,

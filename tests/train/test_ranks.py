@@ -17,7 +17,7 @@ from lrpet.train.task import Task
 def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path, how: str, said: str) -> None:
     options = {
         "every": 4,
-        "project_from": 0,
+        "start": 0,
         "descent": 0.6,
         "allocate": how,
         "multiple_of": 2,
@@ -41,27 +41,7 @@ def test_ranks_that_fall_to_a_budget_divided_by_what_weights_are(tmp_path: Path,
     with pytest.raises(ValueError, match=r"allocate=energy divides a budget .* in place of the plan"):
         quick(tmp_path / "other", allocate="energy", macs=None, plan=tmp_path / "run" / "plan.json")
     with pytest.raises(ValueError, match="nothing is trained when projections begin"):
-        quick(tmp_path / "other", allocate="energy", project_from=0)
-
-
-@pytest.mark.parametrize(
-    ("options", "allocator"),
-    [
-        ({"every": 2}, "energy"),
-        ({"every": "epoch", "project_from": 0.6}, "energy"),
-        ({"every": 2, "project_from": 0.2}, "uniform"),
-        ({}, "uniform"),  # once an epoch from the start
-        ({"every": 2, "allocate": "uniform"}, "uniform"),
-        ({"every": 2, "descent": 0.6}, "uniform"),
-        ({"every": 2, "macs": None, "keep": 0.5}, "uniform"),
-        ({"every": 2, "macs": None, "plan": "plan.json"}, "uniform"),
-        ({"every": 2, "macs": None, "method": "dense"}, "uniform"),
-    ],
-)
-def test_by_default_ranks_are_divided_by_what_has_trained(
-    tmp_path: Path, options: dict[str, Any], allocator: str
-) -> None:
-    assert quick(tmp_path / "run", **options).allocator == allocator
+        quick(tmp_path / "other", allocate="energy", start=0)
 
 
 def test_ranks_that_are_divided_at_the_first_projection(tmp_path: Path) -> None:
@@ -74,7 +54,16 @@ def test_ranks_that_are_divided_at_the_first_projection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "limit", [{"min_rank": 2}, {"max_rank": 9}, {"multiple_of": 4}, {"layers": ("*",)}, {"factorize_all": True}]
+    "limit",
+    [
+        {"min_rank": 2},
+        {"max_rank": 9},
+        {"multiple_of": 4},
+        {"include": ("*",)},
+        {"exclude": ("*",)},
+        {"min_saving": 0.01},
+        {"factorize_all": True},
+    ],
 )
 def test_a_plan_takes_no_limits(tmp_path: Path, limit: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"a plan says the rank of every layer itself: leave out {next(iter(limit))}$"):
@@ -86,13 +75,13 @@ def test_a_run_starts_from_given_weights(tmp_path: Path) -> None:
     run(quick(dense, method="dense", macs=None, epochs=1))
     given = weights(dense)
     for start in (dense, dense / "compact", dense / "compact" / "model.safetensors"):
-        network = Task.of(quick(tmp_path / "other", start=start)).network.state_dict()
+        network = Task.of(quick(tmp_path / "other", weights=start)).network.state_dict()
         assert given.keys() == network.keys()
         assert all(torch.equal(given[name], network[name]) for name in given)
     with pytest.raises(FileNotFoundError, match=r"nowhere is no file, nor a folder with model\.safetensors"):
-        Task.of(quick(tmp_path / "other", start=tmp_path / "nowhere"))
+        Task.of(quick(tmp_path / "other", weights=tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="does not hold the weights of this network"):
-        Task.of(quick(tmp_path / "other", start=dense, model="resnet32"))
+        Task.of(quick(tmp_path / "other", weights=dense, model="resnet32"))
     (tmp_path / "broken").write_text("no weights")
     with pytest.raises(ValueError, match="does not hold the weights of this network"):
-        Task.of(quick(tmp_path / "other", start=tmp_path / "broken"))
+        Task.of(quick(tmp_path / "other", weights=tmp_path / "broken"))

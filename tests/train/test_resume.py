@@ -20,8 +20,8 @@ from lrpet.train.task import Task
     "projecting",
     [
         {"every": "epoch"},
-        {"every": 7, "project_from": 0},
-        {"every": 3, "project_from": 0, "descent": 0.8, "allocate": "energy"},
+        {"every": 7, "start": 0},
+        {"every": 3, "start": 0, "descent": 0.8, "allocate": "energy"},
     ],
 )
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, projecting: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def test_damaged_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None:
         run(quick(tmp_path / "run"), resume=True)
 
 
-LONGER: dict[str, Any] = {"model": "resnet8", "schedule": "constant", "every": 4, "project_from": 0.0}
+LONGER: dict[str, Any] = {"model": "resnet8", "schedule": "constant", "every": 4, "start": 0.0}
 
 
 def rates(folder: Path) -> list[float]:
@@ -138,7 +138,7 @@ def test_more_epochs_have_their_own_learning_rates(tmp_path: Path, schedule: dic
 
 
 def test_fractions_are_those_of_more_epochs(tmp_path: Path) -> None:
-    options = {**LONGER, "every": 2, "project_from": 0.5}
+    options = {**LONGER, "every": 2, "start": 0.5}
     run(quick(tmp_path / "run", epochs=1, **options))
     per_epoch = lines(tmp_path / "run")[-1]["step"]
     run(quick(tmp_path / "run", epochs=4, **options), resume=True)

@@ -97,7 +97,7 @@ def test_trials_keep_the_limits_of_the_recipe(tmp_path: Path, objective: Any) ->
         "macs": None,
         "params": 0.6,
         "multiple_of": 4,
-        "layers": ("layer2.*", "layer3.*"),
+        "include": ("layer2.*", "layer3.*"),
         "overrides": {"layer3.2.*": None, "layer3.1.conv1": 5},
     }
     given = Search(make_config(recipe), tmp_path / "search", trials=2, objective=objective)

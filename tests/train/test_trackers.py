@@ -12,7 +12,7 @@ from runs import killed_at, lines, quick, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 #: Projects at steps 4, 8, 12, …; there are 10 steps in an epoch.
-OPTIONS: dict[str, Any] = {"model": "resnet8", "every": 4, "project_from": 0.0}
+OPTIONS: dict[str, Any] = {"model": "resnet8", "every": 4, "start": 0.0}
 
 
 def curve(folder: Path, name: str) -> list[tuple[int, float]]:

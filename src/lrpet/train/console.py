@@ -19,6 +19,14 @@ from lrpet.train.folder import Progress as RunProgress
 from lrpet.train.measure import Running, Score
 
 REFRESH_SECONDS = 0.5
+#: {allocate: what will become of a plan that is not settled}.
+_DIVIDED_AGAIN = {
+    "auto": "If projections begin in the second half of training, the first one divides the budget again, by energy.",
+    **{
+        how: f"The first projection divides the budget again, by {what} of the trained weights."
+        for how, what in (("energy", "the energy"), ("threshold", "the spectra"), ("sensitivity", "the sensitivity"))
+    },
+}
 
 
 class _Batches(Sized, Protocol):
@@ -40,8 +48,8 @@ class Console:
         self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
         if plan.ranks:
             self.rich.print(plan.summary(), soft_wrap=True)
-            if config.allocator != "uniform":
-                self.rich.print(f"The first projection divides the budget again, by {config.allocator}.")
+            if plan != plan.settled() or config.allocate == "sensitivity":
+                self.rich.print(_DIVIDED_AGAIN[config.allocate], soft_wrap=True)
         self.rich.print("epoch  loss and accuracy; energy pruned at the last projection; time")
         columns = (
             TextColumn("{task.description}"),

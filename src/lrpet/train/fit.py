@@ -164,12 +164,13 @@ def _projector(task: Task, accelerator: Accelerator, steps_per_epoch: int) -> lr
     return lrpet.Projector(
         task.network,
         plan_in_training(config, task.network, task, task.plan, accelerator),
+        total_steps=config.epochs * steps_per_epoch,
+        start=config.start,
         every=config.projection_schedule(steps_per_epoch),
-        start=config.projection_start(steps_per_epoch),
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
-        ranks=descent(config, steps_per_epoch),
+        descent=descent(config),
         solver=config.solver,
     )
 

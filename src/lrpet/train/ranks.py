@@ -1,9 +1,10 @@
-"""Ranks that move while training: they fall, or are allocated by the weights of the moment or what they do to the loss."""
+"""Ranks that move while training: they fall, or are divided again by what the weights do to the loss."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 import lrpet
 from lrpet.train.config import Config
 from lrpet.train.data.augment import Augment
-from lrpet.train.task import Task, chosen, make_plan
+from lrpet.train.data.options import Batches
+from lrpet.train.task import Task, make_plan
 
 #: Batches of training images by which allocate=sensitivity judges; the same at every projection.
 SENSITIVITY_BATCHES = 32
 
 
 def descent(config: Config) -> lrpet.Descent | None:
-    """What the config says of falling ranks, for `lrpet.Projector`; None if it says nothing."""
+    """Return what the config says about falling ranks, for `lrpet.Projector`; None if it says nothing."""
     if config.descent is None:
         return None
     return lrpet.Descent(end=config.descent, shape=config.descent_shape)
@@ -26,22 +28,10 @@ def descent(config: Config) -> lrpet.Descent | None:
 
 def plan_in_training(
     config: Config, network: nn.Module, task: Task, plan: lrpet.Plan, accelerator: Accelerator
-) -> lrpet.Plan | Callable[[], lrpet.Plan]:
-    """`plan`, or how to make the one that takes its place when there are trained weights to look at."""
-    allocator = config.allocator
-    if allocator == "uniform":
+) -> lrpet.Plan:
+    """Return `plan`, or with allocate=sensitivity one that also knows the batches and the loss that it is divided by."""
+    if config.allocate != "sensitivity":
         return plan
-
-    def make() -> lrpet.Plan:
-        example = task.example.to(accelerator.device)
-        if allocator != "sensitivity":
-            return make_plan(config, network, example, allocate=allocator)
-        return make_plan(config, network, example, allocate=_worths(config, network, task, accelerator))
-
-    return make
-
-
-def _worths(config: Config, network: nn.Module, task: Task, accelerator: Accelerator) -> dict[str, list[float]]:
     augment = Augment(config, len(task.dataset.classes))
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -49,13 +39,21 @@ def _worths(config: Config, network: nn.Module, task: Task, accelerator: Acceler
             images, targets = augment(*batch)
             return augment.loss(model(images), targets)
 
-    whole = lrpet.plan(
+    return make_plan(
+        config,
         network,
         task.example.to(accelerator.device),
-        keep=1.0,
-        rectify=config.rectify,
-        include=chosen(config),
-        factorize_all=True,
+        allocate="sensitivity",
+        batches=_FirstBatches(task.batches(task.train, accelerator.device, training=True)),
+        loss=loss,
     )
-    batches = task.batches(task.train, accelerator.device, training=True)
-    return lrpet.sensitivity(network, whole, itertools.islice(batches, SENSITIVITY_BATCHES), loss)
+
+
+@dataclass(frozen=True)
+class _FirstBatches:
+    """The first few batches of an epoch, which can be gone through again."""
+
+    batches: Batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return islice(iter(self.batches), SENSITIVITY_BATCHES)

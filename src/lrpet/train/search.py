@@ -24,11 +24,12 @@ from optuna.trial import FrozenTrial
 
 import lrpet
 from lrpet.train import study as studies
-from lrpet.train.config import BUDGETS, Config
+from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.fit import Hooks, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Score, score
+from lrpet.train.options import BUDGETS, OPTIONS
 from lrpet.train.task import Task, make_plan
 
 #: "budget": every trial has the recipe's budget, the ratios say how the layers share it; accuracy decides. "weighted": the
@@ -42,22 +43,22 @@ class Search:
     """What is searched, and how."""
 
     recipe: Config
-    """What each trial trains, for few epochs. "budget" meets its budget; with the other objectives, any budget will do."""
+    """What each trial trains, with few epochs. "budget" meets its budget; with the other objectives, any budget will do."""
     folder: Path
     """Where the search is kept, and its best plan is left."""
-    trials: int = 50
+    trials: int = OPTIONS["trials"].default
     """Number of trials in all, with those of other processes and of earlier times."""
-    objective: Objective = "budget"
+    objective: Objective = OPTIONS["objective"].default
     """What is sought."""
-    sampler: Literal["tpe", "gp"] = "tpe"
+    sampler: Literal["tpe", "gp"] = OPTIONS["sampler"].default
     """The sampler of Optuna that chooses trials."""
-    lowest: float = 0.05
+    lowest: float = OPTIONS["lowest"].default
     """Lowest ratio of a layer: of its rank or, with "budget", of its share in relation to other layers'."""
-    highest: float = 1.0
+    highest: float = OPTIONS["highest"].default
     """Highest ratio of a layer."""
-    weight: float = 1.0
+    weight: float = OPTIONS["weight"].default
     """λ of "weighted"."""
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] = OPTIONS["groups"].default
     """Name patterns: layers that match one share a ratio, and each layer that matches none has its own."""
 
     def __post_init__(self) -> None:
@@ -160,7 +161,8 @@ def _claim(options: Search) -> bool:
 
 def _at_ratios(recipe: Config, task: Task, ratios: Mapping[str, float]) -> lrpet.Plan:
     """Plan each layer at its ratio of full rank, within the recipe's limits."""
-    changes = {**dict.fromkeys(BUDGETS), "keep": 1.0, "plan": None, "overrides": {**recipe.overrides, **ratios}}
+    fractions = {name: ratio for name, ratio in ratios.items() if ratio < 1}  # the others keep their full rank
+    changes = {**dict.fromkeys(BUDGETS), "keep": 1.0, "plan": None, "overrides": {**recipe.overrides, **fractions}}
     return make_plan(recipe.model_copy(update=changes), task.network, task.example)
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import lrpet
 from lrpet import models
-from lrpet.compact.files import load_weights
 from lrpet.layers import evaluating
-from lrpet.planning.allocators import Allocator
 from lrpet.train.config import Config
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import Dataset, Images, split
 from lrpet.train.data.options import Batches, BatchOptions
 from lrpet.train.data.sets import load
+from lrpet.train.weights import load_trained
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,8 @@ class Task:
             pretrained=config.pretrained,
             arguments=config.model_args,
         )
-        if config.start is not None:
-            load_start(config.start, network)
+        if config.weights is not None:
+            load_trained(config.weights, network)
         example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
         _check_forward(config, network, example, classes=len(dataset.classes))
         plan = make_plan(config, network, example)
@@ -99,22 +95,24 @@ def _check_forward(config: Config, network: nn.Module, example: Tensor, *, class
         )
 
 
-def make_plan(
-    config: Config,
-    network: nn.Module,
-    example: Tensor,
-    *,
-    allocate: Allocator | Mapping[str, Sequence[float]] | Mapping[str, float] = "uniform",
-) -> lrpet.Plan:
-    """Plan what the config's budget means for `network` with its weights as they are."""
+def make_plan(config: Config, network: nn.Module, example: Tensor, **division: Any) -> lrpet.Plan:
+    """Plan what the config's budget means for `network`, with its weights as they are.
+
+    `division` is how the budget is divided where the config's `allocate` does not say it: `allocate`, and with
+    "sensitivity" `batches` and `loss`, as `lrpet.plan` takes them.
+
+    Raises FileNotFoundError or ValueError if the config's plan or budget does not fit the network.
+    """
     if config.method == "dense":
         return lrpet.plan(network, example, ranks={})
     if config.plan is not None:
         if not config.plan.is_file():
             raise FileNotFoundError(f"there is no plan {config.plan}")
-        plan = lrpet.Plan.from_json(config.plan.read_text(encoding="utf-8"))
-        plan.modules(network)
+        plan = lrpet.Plan.from_json(config.plan.read_text(encoding="utf-8")).settled()
+        plan.bind(network)
         return plan
+    # Only training has batches for "sensitivity": until then ranks are uniform.
+    allocate = "uniform" if config.allocate == "sensitivity" else config.allocate
     return lrpet.plan(
         network,
         example,
@@ -122,35 +120,14 @@ def make_plan(
         macs=config.macs,
         params=config.params,
         bytes=config.bytes,
-        allocate=allocate,
         min_rank=config.min_rank,
         max_rank=config.max_rank,
         multiple_of=config.multiple_of,
+        min_saving=config.min_saving,
         overrides=config.overrides,
+        include=list(config.include) or None,
+        exclude=list(config.exclude) or None,
         rectify=config.rectify,
-        include=chosen(config),
         factorize_all=config.factorize_all,
+        **{"allocate": allocate, **division},
     )
-
-
-def load_start(start: Path, network: nn.Module) -> None:
-    """Load trained weights into a full-size network.
-
-    `start` is a safetensors file, a folder of `lrpet.save`, or the folder of a dense run. Raises FileNotFoundError if it has
-    no weights, and ValueError if they are another network's.
-    """
-    tried = [start, start / "model.safetensors", start / "compact" / "model.safetensors"]
-    file = next((path for path in tried if path.is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"start={start} is no file, nor a folder with model.safetensors in it")
-    try:
-        load_weights(network, file)
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"start={file} does not hold the weights of this network: {error}") from None
-
-
-def chosen(config: Config) -> Callable[[nn.Module, str], bool] | None:
-    """Return which layers may be factorised, as `lrpet.plan` takes it."""
-    if not config.layers:
-        return None
-    return lambda module, name: any(fnmatchcase(name, pattern) for pattern in config.layers)
