@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from helpers import write_folder
 
 import lrpet
 from lrpet import cli
@@ -18,6 +20,9 @@ from lrpet.cli import COMMANDS, main
 from lrpet.cli.failures import reported
 from lrpet.train import declaration
 from lrpet.train.config import make_config
+from lrpet.train.data.batches import batches
+from lrpet.train.data.options import BatchOptions
+from lrpet.train.data.sets import load
 
 SOURCE = str(Path(lrpet.__file__).parents[1])
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE, "COLUMNS": "100"}
@@ -145,6 +150,23 @@ def test_a_value_error_raised_by_lrpet_is_bad_input(capsys: pytest.CaptureFixtur
     for bug in (here, lambda: declaration._read(int, "x")):  # the second by Python, on a line of lrpet
         assert reported(bug) == 1
         assert "looks like a bug" in capsys.readouterr().err
+
+
+def test_a_broken_image_that_a_worker_reads_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path)
+    broken = next((tmp_path / "train" / "cat").glob("*.png"))
+    broken.write_text("no image")
+    dataset = load(f"folder:{tmp_path}", image_size=8)
+    options = BatchOptions(4, num_workers=1)
+    epoch = batches(dataset.train, dataset, options, device=torch.device("cpu"), train=False)
+
+    def reading() -> None:
+        list(epoch)
+
+    assert reported(reading) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"lrpet: {broken} is no readable image")
+    assert len(text.splitlines()) == 1
 
 
 def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
