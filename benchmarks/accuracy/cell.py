@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.optim.swa_utils import update_bn
 import lrpet
 from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.run import Cell, Run
+from benchmarks.accuracy.store import Store
 from lrpet.train.measure import score
 from lrpet.train.provenance import provenance
 
@@ -34,7 +34,7 @@ POINTS = 200
 
 
 def compute(cell: Cell, options: Mapping[str, Any], *, work: Path) -> dict[str, Any]:
-    """Train and measure; see the package's README for the keys."""
+    """Train and measure: return the cell, its costs, accuracies, seconds and provenance, and its curves."""
     source = provenance()
     run = Run(cell, options, work)
     compact = _through_disk(METHODS[cell.method](run), run, work / cell.name / "compact")
@@ -88,24 +88,24 @@ def _accuracies(compact: nn.Module, run: Run) -> dict[str, float | None]:
     return accuracies
 
 
-def _curves(run: Run) -> dict[str, Any]:
-    """Per epoch: loss and accuracy; per projection, as far as they fit: the mean fraction of energy that was pruned."""
-    epochs: list[dict[str, Any]] = []
-    pruned: list[list[float]] = []
-    for phase in run.phases:
-        before = len(epochs)
-        for line in phase.metrics:
-            if line["kind"] == "epoch":
-                kept = {key: line[key] for key in ("lr", "train_loss", "train_accuracy", "val_accuracy")}
-                epochs.append({"epoch": before + line["epoch"], **kept})
-            else:
-                pruned.append([line["step"], line["lr"], line["pruned"]])
-    every = max(1, -(-len(pruned) // POINTS))
-    return {"curve": epochs, "pruned": pruned[::-1][::every][::-1]}
+def _curves(run: Run) -> dict[str, dict[str, list[Any]]]:
+    """Return loss and accuracy of every epoch, and the mean fraction of energy that each projection pruned.
+
+    Where there are more than `POINTS` projections, only every so many are told, the last among them.
+    """
+    epochs = [line for phase in run.phases for line in phase.metrics if line["kind"] == "epoch"]
+    projections = [line for phase in run.phases for line in phase.metrics if line["kind"] != "epoch"]
+    every = max(1, -(-len(projections) // POINTS))
+    projections = projections[::-1][::every][::-1]
+    curve = {key: [line[key] for line in epochs] for key in ("lr", "train_loss", "train_accuracy", "val_accuracy")}
+    return {
+        "curve": {"epoch": list(range(1, 1 + len(epochs))), **curve},
+        "pruned": {key: [line[key] for line in projections] for key in ("step", "lr", "pruned")},
+    }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", type=Path, help="folder of the results, one JSON file each")
+    parser.add_argument("results", type=Path, help="folder of accuracy.jsonl and accuracy-curves.jsonl")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--data-dir", type=Path)
@@ -123,13 +123,6 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
-def write_whole(path: Path, result: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
@@ -140,14 +133,14 @@ def main(argv: list[str] | None = None) -> None:
     if (given.keep is None) != (given.method == "dense"):
         parser.error("every method but dense needs --keep, and dense takes none")
     cell = Cell(given.model, given.data, given.method, given.keep, given.epochs, given.seed)
-    path = given.results / f"{cell.name}.json"
-    if path.exists():
-        print(f"{path} is there already")
+    store = Store(given.results)
+    if cell.name in store.names():
+        print(f"{cell.name} is there already")
         return
     result = compute(cell, options_of(given), work=given.work)
     folders = {str(given.data_dir): "DATA", str(given.work): "RUNS", str(given.results): "RESULTS"}
     words = (folders.get(word, word) for word in result["command"].split())
-    write_whole(path, {**result, "command": " ".join(words)})
+    store.add({**result, "command": " ".join(words)})
     print(f"{cell.name}: test accuracy {result['test_accuracy']:.2%}, BN re-estimated ", end="")
     print(
         f"{result['test_accuracy_bn_reestimated']:.2%}, {result['macs'] / result['macs_dense']:.1%} of the multiply-adds"

@@ -127,7 +127,7 @@ def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Map
     keep = max((result["keep"] for result in results if result["keep"]), default=None)
     runs: dict[str, list[list[float]]] = defaultdict(list)
     for result in results:
-        values = [row["val_accuracy"] for row in result["curve"]]
+        values = result["curve"]["val_accuracy"]
         if result["keep"] in (None, keep) and result["method"] != "truncation" and None not in values:
             runs[result["method"]].append([100 * value for value in values])
     for method, curves in runs.items():
@@ -142,10 +142,10 @@ def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Map
     rates: list[list[float]] = []
     for result in results:
         key = (result["method"], result["keep"])
-        if not result["pruned"] or key in drawn:
+        if not result["pruned"]["step"] or key in drawn:
             continue
         drawn.add(key)
-        steps, lr, pruned = map(list, zip(*result["pruned"], strict=True))
+        steps, lr, pruned = (result["pruned"][what] for what in ("step", "lr", "pruned"))
         if not rates or steps[-1] - steps[0] > rates[0][-1] - rates[0][0]:  # the rate as far as any run shows it
             rates = [steps, lr]
         style = "-" if len(drawn) < 11 else "--"

@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks.accuracy.cell import add_options, options_of
 from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.run import Cell
+from benchmarks.accuracy.store import Store
 
 
 def cells(given: argparse.Namespace) -> list[Cell]:
@@ -47,11 +48,12 @@ def command(cell: Cell, given: argparse.Namespace) -> list[str]:
 
 
 def show(chosen: Iterable[Cell], results: Path, console: Console) -> None:
+    there = Store(results).names()
     table = Table(title=str(results), title_justify="left")
     for heading in ("result", "state"):
         table.add_column(heading)
     for cell in chosen:
-        table.add_row(cell.name, "there" if (results / f"{cell.name}.json").exists() else "to do")
+        table.add_row(cell.name, "there" if cell.name in there else "to do")
     console.print(table)
 
 
@@ -69,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     show(chosen, given.results, console)
     if given.dry_run:
         return 0
-    missing = [cell for cell in chosen if not (given.results / f"{cell.name}.json").exists()]
+    there = Store(given.results).names()
+    missing = [cell for cell in chosen if cell.name not in there]
     with ThreadPoolExecutor(given.jobs) as pool:
         codes = pool.map(lambda cell: subprocess.run(command(cell, given), check=False).returncode, missing)
         failed = [cell.name for cell, code in zip(missing, codes, strict=True) if code]

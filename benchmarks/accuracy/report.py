@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.accuracy import figures
 from benchmarks.accuracy.methods import lrpet
+from benchmarks.accuracy.store import Store
 
 Results = list[dict[str, Any]]
 
@@ -55,10 +56,8 @@ comes, and after re-estimating batch norm's statistics on 10,000 training images
 
 def read(folder: Path) -> Results:
     """All results of the harness, in a fixed order."""
-    files = sorted((folder / "accuracy").glob("*.json"))
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     order = list(TITLES)
-    return sorted(results, key=lambda r: (order.index(r["method"]), r["seed"]))
+    return sorted(Store(folder).read(), key=lambda r: (order.index(r["method"]), r["seed"]))
 
 
 def grouped(results: Results) -> dict[tuple[str, str, int], Results]:

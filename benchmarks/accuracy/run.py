@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its file, without the ending."""
+        """The name of its result, and of its working folder."""
         parts = (self.model, self.data, self.method, self.keep, self.epochs, self.seed)
         return "-".join(str(part).replace(":", "_").replace("/", "_") for part in parts if part is not None)
 

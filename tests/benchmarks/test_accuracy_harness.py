@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ from benchmarks.accuracy.methods import METHODS, ranks
 from benchmarks.accuracy.methods.pruning import prune
 from benchmarks.accuracy.methods.trp import subgradient
 from benchmarks.accuracy.run import Cell, Run
+from benchmarks.accuracy.store import Store
 from lrpet import models
+from lrpet.compact import files
 from lrpet.train.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
+CELL = ("model", "data", "method", "keep", "epochs", "seed")
 KEYS = {
-    *("method", "model", "data", "keep", "epochs", "seed", "macs", "macs_dense", "params", "val_accuracy"),
+    *CELL,
+    *("macs", "macs_dense", "params", "val_accuracy"),
     *("test_accuracy", "test_accuracy_bn_reestimated", "seconds", "command", "commit", "hardware", "versions"),
 }
 
@@ -38,8 +43,7 @@ def compute(folder: Path, method: str, *, epochs: int = 2, keep: float = 0.5, na
     words = [str(folder / name), "--model", "resnet20", "--data", "digits", "--method", method, *budget]
     words += ["--epochs", str(epochs), "--work", str(folder / f"work-{name}"), "--device", "cpu"]
     cells.main(words)
-    (file,) = (folder / name).glob(f"resnet20-digits-{method}-*.json")
-    result: dict[str, Any] = json.loads(file.read_text())
+    (result,) = [result for result in Store(folder / name).read() if result["method"] == method]
     return result
 
 
@@ -48,8 +52,8 @@ def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(ranks, "TRIALS", 2)
     result = compute(tmp_path, method)
     assert result.keys() >= KEYS
-    assert len(result["curve"]) == 2
-    assert [row["epoch"] for row in result["curve"]] == [1, 2]
+    assert result["curve"]["epoch"] == [1, 2]
+    assert {len(values) for values in result["curve"].values()} == {2}
     network = models.create("resnet20", in_channels=1)
     plan = lrpet.plan(network, torch.zeros(1, 1, 8, 8), keep=0.5)
     assert result["macs_dense"] == plan.macs_dense
@@ -62,7 +66,9 @@ def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: py
     else:
         assert (result["macs"], result["params"]) == (plan.macs, plan.params)
     projecting = ("lrpet", "late", "half", "every", "falling", "by_", "searched", "no_", "neither", "trp")
-    assert bool(result["pruned"]) == (method.startswith(projecting) and method != "every_100")  # there are 10 steps
+    assert bool(result["pruned"]["step"]) == (
+        method.startswith(projecting) and method != "every_100"
+    )  # there are 10 steps
     assert str(tmp_path) not in json.dumps(result)
 
 
@@ -94,6 +100,12 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
     assert calls == 5  # the last epoch, and nothing else, was done again
     for key in ("test_accuracy", "val_accuracy", "test_accuracy_bn_reestimated", "curve", "pruned"):
         assert again[key] == whole[key], key
+    saved = [
+        {path.name: path.read_bytes() for path in (tmp_path / f"work-{name}").glob(f"*/compact/{files.WEIGHTS}")}
+        for name in ("whole", "cut")
+    ]
+    assert saved[0]
+    assert saved[0] == saved[1]
 
 
 def test_methods_share_the_dense_training(tmp_path: Path) -> None:
@@ -162,10 +174,54 @@ def test_a_grid_runs_cells_and_names_failures(tmp_path: Path, capfd: pytest.Capt
     assert grid.main([*words, "--dry-run"]) == 0
     assert not (tmp_path / "results").exists()
     assert grid.main(words) == 0
-    names = sorted(path.stem for path in (tmp_path / "results").iterdir())
-    assert names == [f"resnet20-digits-{rest}-1-0" for rest in ("dense", "factors-0.3", "factors-0.5")]
+    assert Store(tmp_path / "results").names() == {
+        f"resnet20-digits-{rest}-1-0" for rest in ("dense", "factors-0.3", "factors-0.5")
+    }
     assert grid.main([*words[:-2], "lrpet", "--model", "no_such_net"]) == 1
     assert "failed: no_such_net-digits-lrpet-0.5-1-0" in capfd.readouterr().out
+
+
+# ── the results ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_adding_at_once_loses_nothing(tmp_path: Path) -> None:
+    """Each opens the folder for itself, as a process of its own would, so that the lock is the one between processes."""
+
+    def add(first: int) -> None:
+        for seed in range(first, first + 12):
+            Store(tmp_path).add(made_up("lrpet_late", seed, 0.9, 0.4))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(add, (0, 6, 12)))  # half of each one's seeds are another's too
+    names = [f"net-set-lrpet_late-0.4-3-{seed}" for seed in sorted(range(24), key=str)]
+    assert [Cell(**{key: row[key] for key in CELL}).name for row in Store(tmp_path).read()] == names
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["accuracy-curves.jsonl", "accuracy.jsonl"]
+
+
+def test_a_result_is_added_once_and_read_back(tmp_path: Path) -> None:
+    store, first = Store(tmp_path), made_up("lrpet_late", 0, 0.9, 0.4)
+    store.add(first)
+    store.add({**first, "test_accuracy": 0.1})
+    assert store.read() == [first]
+    lines = (tmp_path / "accuracy.jsonl").read_text()
+    assert "curve" not in json.loads(lines)
+    (tmp_path / "accuracy.jsonl").write_text(lines + lines)
+    with pytest.raises(ValueError, match=r"two lines for net-set-lrpet_late-0\.4-3-0"):
+        store.read()
+
+
+def test_a_result_whose_writing_was_cut_off_is_added_again(tmp_path: Path) -> None:
+    """Curves are written first: alone they do not count, and scalars without them are refused."""
+    store, first = Store(tmp_path), made_up("lrpet_late", 0, 0.9, 0.4)
+    store.add(first)
+    (tmp_path / "accuracy.jsonl").unlink()
+    assert store.read() == []
+    second = {**first, "curve": {"epoch": [1], "val_accuracy": [1 / 3]}}
+    store.add(second)
+    assert store.read() == [{**second, "curve": {"epoch": [1], "val_accuracy": [0.333333]}}]
+    (tmp_path / "accuracy-curves.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"lacks the curves of net-set-lrpet_late-0\.4-3-0"):
+        store.read()
 
 
 # ── the first claim ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,31 +281,33 @@ def test_gradient_norms_leave_the_network_alone() -> None:
 def test_the_committed_page_is_the_generated_one() -> None:
     page = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     assert page == report.page(ROOT / "benchmarks" / "results")
-    for figure in (line.split("(")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")):
-        assert (ROOT / figure).read_text(encoding="utf-8").startswith("<?xml"), figure
+    shown = {line.split("(")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
+    drawn = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "benchmarks" / "figures").iterdir()}
+    assert drawn.keys() == shown
+    assert all(path.read_text(encoding="utf-8").startswith("<?xml") for path in drawn.values())
 
 
 def made_up(method: str, seed: int, accuracy: float, keep: float | None) -> dict[str, Any]:
+    projections = ([10, 20], [0.1, 0.01], [0.4, 0.02]) if method == "lrpet_late" else ([], [], [])
     return {
         **{"model": "net", "data": "set", "method": method, "keep": keep, "epochs": 3, "seed": seed},
         **{"macs": 40e6 if keep else 100e6, "macs_dense": 100e6, "params": 3000, "test_accuracy": accuracy - 0.01},
         "test_accuracy_bn_reestimated": accuracy,
-        "curve": [{"epoch": i, "val_accuracy": 0.3 * i} for i in (1, 2, 3)],
-        "pruned": [[10, 0.1, 0.4], [20, 0.01, 0.02]] if method == "lrpet_late" else [],
+        "curve": {"epoch": [1, 2, 3], "val_accuracy": [0.3, 0.6, 0.9]},
+        "pruned": dict(zip(("step", "lr", "pruned"), projections, strict=True)),
     }
 
 
 def test_a_report_of_made_up_results(tmp_path: Path) -> None:
-    folder = tmp_path / "benchmarks" / "results" / "accuracy"
-    folder.mkdir(parents=True)
+    folder = tmp_path / "benchmarks" / "results"
     for result in [
         made_up("lrpet_late", 0, 0.90, 0.4),
         made_up("lrpet_late", 1, 0.92, 0.4),
         made_up("factors", 1, 0.89, 0.4),
         made_up("dense", 0, 0.95, None),
     ]:
-        (folder / f"{result['method']}-{result['seed']}.json").write_text(json.dumps(result))
-    words = ["--results", str(folder.parent), "--page", str(tmp_path / "RESULTS.md")]
+        Store(folder).add(result)
+    words = ["--results", str(folder), "--page", str(tmp_path / "RESULTS.md")]
     report.main(words)
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| dense (not compact) | 1 | 100.00 M (100%) | 3 k | 94.00 | 95.00 | +5.00 |" in page

@@ -11,6 +11,7 @@ from benchmarks import coverage_report
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
+PROVENANCE = {"command", "commit", "hardware", "versions", "seed"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -22,7 +23,9 @@ def test_results_say_where_they_come_from() -> None:
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     assert files
     for file in files:
-        assert {"command", "commit", "hardware", "versions", "seed"} <= result(file.name).keys(), file
+        assert result(file.name).keys() >= PROVENANCE, file
+    for row in report.read(ROOT / "benchmarks" / "results"):
+        assert row.keys() >= {*PROVENANCE, "settings"}, row["command"]
 
 
 def test_cifar10_on_a_cpu() -> None:
