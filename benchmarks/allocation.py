@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 import lrpet
+from benchmarks.script import parser_of, write_json
 from lrpet.layers.observe import profile
 from lrpet.planning.unfolding import folded_energies
 from lrpet.train.config import make_config
@@ -114,7 +114,7 @@ def seed_of(folder: Path) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--networks", nargs="+", type=Path, required=True)
     parser.add_argument("--model", default="resnet20")
@@ -124,9 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     source = provenance()
     rows = [row for folder in given.networks for row in measure(folder, given)]
-    given.out.write_text(
-        json.dumps({**source, "seed": [*map(seed_of, given.networks)], "rows": rows}, indent=1) + "\n", encoding="utf-8"
-    )
+    write_json(given.out, {**source, "seed": [*map(seed_of, given.networks)], "rows": rows})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 import lrpet
 from benchmarks.coverage_models import Case, cases
+from benchmarks.script import parser_of, read_json, write_json
 from lrpet.layers.matrix import is_batch_norm
 from lrpet.train.provenance import provenance
 
@@ -36,7 +37,7 @@ SECONDS = 300
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--library", nargs="+", choices=["timm", "torchvision", "transformers"], default=None)
     parser.add_argument("--only", default="*", help="names like this, such as 'resnet*'")
@@ -51,7 +52,7 @@ def main() -> None:
         return
     results: dict[str, Any] = {**provenance(), "seed": 0, "macs": MACS, "tolerance": TOLERANCE, "models": []}
     if options.again:
-        results["models"] = json.loads(options.out.read_text(encoding="utf-8"))["models"]
+        results["models"] = read_json(options.out)["models"]
         doubtful = [
             row["model"] for row in results["models"] if row["result"] != "covered" or row["error"] < options.below
         ]
@@ -65,8 +66,7 @@ def main() -> None:
         place = others.index(case.name) if case.name in others else len(others)
         results["models"][place : place + 1] = [row]
         print(f"{case.library:12} {case.family:26} {case.name:44} {row['result']}", flush=True)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, results)
     print(Counter(row["result"].partition(":")[0] for row in results["models"]))
 
 

@@ -5,10 +5,11 @@ python -m benchmarks.coverage_report
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from benchmarks.script import read_json
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "COVERAGE.md"
@@ -17,8 +18,7 @@ PAGE = Path(__file__).parents[1] / "COVERAGE.md"
 def page() -> str:
     """The whole page, as Markdown."""
     files = sorted(RESULTS.glob("coverage-*.json"))
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    rows = [row for result in results for row in result["models"]]
+    rows = [row for file in files for row in read_json(file)["models"]]
     counts = Counter(row["result"].partition(":")[0] for row in rows)
     lines = [
         "# Which networks this works on",

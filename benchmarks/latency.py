@@ -9,7 +9,6 @@ network and the compact ones are timed in turns, in one process. Weights are ran
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 import lrpet
+from benchmarks.script import parser_of, write_json
 from lrpet import models
 from lrpet.latency.profile import Runtime, profile_latency, raced
 from lrpet.train.provenance import provenance
@@ -77,19 +77,17 @@ def _foretold(table: lrpet.LatencyTable, plan: lrpet.Plan) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path, help="a folder; a file of each case goes there")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument(
         "--seconds", type=float, default=3.0, help="for each network; a tenth for each layer at each rank"
     )
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     for case in options.cases:
         result = {**provenance(), "seed": 0, "seconds": options.seconds, **measure(case, seconds=options.seconds)}
-        text = json.dumps(result, indent=1)
-        (options.out / f"latency-{case}.json").write_text(text + "\n", encoding="utf-8")
-        print(text, flush=True)
+        write_json(options.out / f"latency-{case}.json", result)
+        print(json.dumps(result, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ step (through the Gram matrix or as two products, whichever has fewer operations
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 import lrpet
 from benchmarks.layer_sets import SETS, state_of, trained
+from benchmarks.script import clock, parser_of, write_json
 from lrpet.layers.matrix import row_scale, weight_of
 from lrpet.projecting.solvers import leading
 from lrpet.train.provenance import provenance
@@ -65,13 +64,10 @@ def products(weights: dict[str, Tensor], ranks: dict[str, int]) -> Callable[[], 
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    begin = time.perf_counter()
+    """Return the milliseconds that `work` takes."""
+    begin = clock(device)
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - begin)
+    return 1e3 * (clock(device) - begin)
 
 
 def restore(network: nn.Module, plan: lrpet.Plan, weights: dict[str, Tensor]) -> None:
@@ -156,7 +152,7 @@ def measure(name: str, *, rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--rounds", type=int, default=7)
@@ -173,8 +169,7 @@ def main() -> None:
                 {key: row[key] for key in ("milliseconds", "speedup_over_svd", "warm_over_products", "accuracy")}
             ),
         )
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, results)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ ResNet-20 on 8×8 digits at keep 0.38, a projection every 10 steps.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.script import parser_of, write_json
 from lrpet.train.config import make_config
 from lrpet.train.console import Console
 from lrpet.train.provenance import provenance
@@ -31,7 +31,7 @@ RECIPE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
@@ -55,8 +55,7 @@ def main() -> None:
             "standard_deviation": statistics.stdev(values),
             "seconds_projecting": statistics.median(projecting[solver]),
         }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out, results)
     print(json.dumps(results["test_accuracy"], indent=1))
 
 

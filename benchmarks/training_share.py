@@ -9,10 +9,8 @@ are warm ones, of weights that have moved since the last.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from torch.nn import functional as F
 
 import lrpet
+from benchmarks.script import clock, parser_of, write_json
 from lrpet import models
 from lrpet.train.provenance import provenance
 
@@ -42,11 +41,6 @@ def measure(case: str, device: torch.device, *, rounds: int = 5) -> dict[str, An
     projector = lrpet.Projector(network, plan, every=10**9)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
 
-    def clock() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def step() -> None:
         torch.autograd.backward(F.cross_entropy(network(images), labels))
         optimizer.step()
@@ -56,13 +50,13 @@ def measure(case: str, device: torch.device, *, rounds: int = 5) -> dict[str, An
     projector.project()
     steps, projections = [], []
     for _ in range(rounds):
-        begin = clock()
+        begin = clock(device)
         for _ in range(2):
             step()
-        middle = clock()
+        middle = clock(device)
         projector.project()
         steps.append((middle - begin) / 2 * batch / timed_batch)
-        projections.append(clock() - middle)
+        projections.append(clock(device) - middle)
     a_step, a_projection = statistics.median(steps), statistics.median(projections)
     return {
         "batch": batch,
@@ -76,7 +70,7 @@ def measure(case: str, device: torch.device, *, rounds: int = 5) -> dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -84,8 +78,7 @@ def main() -> None:
     for case in CASES:
         results["cases"][case] = measure(case, torch.device(options.device))
         print(case, json.dumps(results["cases"][case]))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out, results)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import lrpet
 from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.run import Cell, Run
 from benchmarks.accuracy.store import Store
+from benchmarks.script import parser_of
 from lrpet.train.measure import score
 from lrpet.train.provenance import provenance
 
@@ -124,7 +125,7 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     add_options(parser)
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--keep", type=float, help="fraction of every layer's rank; none for dense")

@@ -10,10 +10,8 @@ projection that the run is for. Norms are those over the whole batch, BN in trai
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lrpet
+from benchmarks.script import parser_of, write_json
 from lrpet import models
 from lrpet.train.data.dataset import MemoryImages
 from lrpet.train.data.sets import load
@@ -109,7 +108,7 @@ def first_layer_ratio(measured: list[dict[str, Any]], form: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
     results: dict[str, Any] = {**provenance(), "seed": list(range(SEEDS)), "keep": KEEP, "networks": {}}
@@ -123,8 +122,7 @@ def main() -> None:
             runs.append({"seed": seed, "trained_with_transfer": energy_transfer, "left": left, "projections": measured})
             print(name, seed, energy_transfer, left, "final loss", measured[-1]["loss"])
         results["networks"][name] = runs
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    write_json(options.out, results, indent=None)
 
 
 if __name__ == "__main__":

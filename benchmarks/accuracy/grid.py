@@ -24,6 +24,7 @@ from benchmarks.accuracy.cell import add_options, options_of
 from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.run import Cell
 from benchmarks.accuracy.store import Store
+from benchmarks.script import parser_of
 
 
 def cells(given: argparse.Namespace) -> list[Cell]:
@@ -58,7 +59,7 @@ def show(chosen: Iterable[Cell], results: Path, console: Console) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     add_options(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, required=True)
     parser.add_argument("--keep", nargs="+", type=float, default=[0.38])

@@ -5,8 +5,6 @@ python -m benchmarks.accuracy.report [--results benchmarks/results] [--page RESU
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from benchmarks.accuracy import figures
 from benchmarks.accuracy.methods import lrpet
 from benchmarks.accuracy.store import Store
+from benchmarks.script import parser_of, read_json
 
 Results = list[dict[str, Any]]
 
@@ -171,7 +170,7 @@ def page(folder: Path) -> str:
         name = f"{model}-{data}-{epochs}".replace(":", "_")
         parts += [f"![{title}](benchmarks/figures/{kind}-{name}.svg)\n" for kind, title in figures.kinds(group).items()]
     for file in sorted(folder.glob("allocation-*.json")):
-        measured = json.loads(file.read_text(encoding="utf-8"))
+        measured = read_json(file)
         networks = len({row["network"] for row in measured["rows"]})
         parts.append(
             f"## What singular values count for: {file.stem.removeprefix('allocation-')}\n\n{networks} trained dense "
@@ -179,7 +178,7 @@ def page(folder: Path) -> str:
             "images,\nmean ± standard deviation over the networks. The ways are told in "
             "[`benchmarks/allocation.py`](benchmarks/allocation.py).\n\n" + "\n".join(allocation_table(measured)) + "\n"
         )
-    if timed := [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("latency-*.json"))]:
+    if timed := [read_json(file) for file in sorted(folder.glob("latency-*.json"))]:
         parts.append(
             "## Latency: what was asked for, and what came\n\nTime of whole compact networks, measured, as a fraction of the "
             "dense one's: ranks chosen for a latency budget\nby a table of measured layers, and for the same fraction of "
@@ -188,7 +187,7 @@ def page(folder: Path) -> str:
             + "\n"
         )
     if (folder / "gradients-cpu.json").exists():
-        gradients = json.loads((folder / "gradients-cpu.json").read_text(encoding="utf-8"))
+        gradients = read_json(folder / "gradients-cpu.json")
         parts.append(
             "## Gradients\n\nWhat is left of the gradient at the first layer after a projection (ratio, geometric mean over "
             "the\nprojections of a training, mean over seeds), and the training loss at the end of each run "
@@ -199,7 +198,7 @@ def page(folder: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--page", type=Path, default=Path("RESULTS.md"))
     given = parser.parse_args(argv)
@@ -209,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     for (model, data, epochs), group in grouped(read(given.results)).items():
         figures.draw(group, TITLES, target, f"{model}-{data}-{epochs}".replace(":", "_"))
     if (given.results / "gradients-cpu.json").exists():
-        figures.gradients(json.loads((given.results / "gradients-cpu.json").read_text()), target / "gradients.svg")
+        figures.gradients(read_json(given.results / "gradients-cpu.json"), target / "gradients.svg")
 
 
 if __name__ == "__main__":
