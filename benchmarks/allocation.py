@@ -2,17 +2,18 @@
 
     python -m benchmarks.allocation OUT.json --networks DENSE [DENSE …] --data cifar10 --data-dir DATA --macs 0.45 0.29
 
-DENSE are folders of `lrpet.save` with a trained dense network. Each is cut to each budget by each way of counting, its batch
-norms' statistics are re-estimated on training images, and it is scored on the held-out ones of the training's seed. Ways:
+DENSE are folders of `lrpet.save` with a trained dense network. Each is cut to each budget by each way of counting. Its batch
+norms' statistics are re-estimated on training images. It is scored on the images held out by the seed of its training. These
+are the ways:
 
     uniform       the same fraction of every rank
     threshold     the same fraction of energy pruned from every layer
-    fraction      a layer counts by the fraction of its folded energy that it keeps (`allocate="energy"`)
-    unfolded      the same of the weight without its batch norm
-    absolute      by the folded energy that it keeps
-    logarithm     by the logarithm of the fraction, that is, the product of all fractions
-    sensitivity   by the second order of the loss (`lrpet.sensitivity`)
-    layers        by the fraction, times what the whole layer is worth by `lrpet.sensitivity`
+    fraction      the fraction of its folded energy that a layer keeps (`allocate="energy"`)
+    unfolded      the fraction of its energy that a layer keeps, its batch norm not folded in
+    absolute      the folded energy that a layer keeps
+    logarithm     the logarithm of the fraction, which makes the sum a product of all fractions
+    sensitivity   the second order of the loss (`lrpet.sensitivity`)
+    layers        the fraction, times what the whole layer is worth by `lrpet.sensitivity`
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ Worths = dict[str, list[float]]
 
 
 def worths_of(network: nn.Module, task: Task, batches: Callable[[], Any]) -> dict[str, str | Worths]:
-    """{way of counting: what `lrpet.plan` takes as `allocate`}."""
+    """Return, for each way of counting, what `lrpet.plan` takes as `allocate`."""
     whole = lrpet.plan(network, task.example, keep=1.0, factorize_all=True)
     bare = lrpet.plan(network, task.example, keep=1.0, factorize_all=True, rectify=False)
     folded, unfolded = energies(network, whole, task.example), energies(network, bare, task.example)
@@ -73,7 +74,7 @@ def worths_of(network: nn.Module, task: Task, batches: Callable[[], Any]) -> dic
 
 
 def energies(network: nn.Module, plan: lrpet.Plan, example: Tensor) -> Worths:
-    """Squared singular values, of the weights with the batch norms that the plan has."""
+    """Return squared singular values of each weight, folded with the batch norm that the plan pairs it with."""
     partners = {layer.name: layer.batch_norm for layer in plan.layers}
     found = {}
     for layer in profile(network, example):
@@ -84,6 +85,7 @@ def energies(network: nn.Module, plan: lrpet.Plan, example: Tensor) -> Worths:
 
 
 def measure(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Score one dense network, and its cuts by every way to every budget: a row for each."""
     settings = {"model": given.model, "data": given.data, "data_dir": given.data_dir, "method": "dense"}
     config = make_config({**settings, "start": folder, "seed": seed_of(folder)})
     task = Task.of(config)
@@ -109,7 +111,7 @@ def measure(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def seed_of(folder: Path) -> int:
-    """The harness's folders end in it; the split of the data hangs on it."""
+    """Return the seed in which the harness's folder ends, by which its data was split."""
     return int(folder.parent.name.rsplit("-", 1)[-1])
 
 

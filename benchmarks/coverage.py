@@ -1,11 +1,12 @@
-"""Which networks of other people's this works on: planned at half the multiply-adds, projected, factorised, saved, loaded.
+"""Which networks of other libraries this works on: each is planned, projected, factorised, saved and loaded.
 
     python -m benchmarks.coverage OUT.json [--library timm torchvision transformers] [--only PATTERN] [--all] [--again]
 
-One model of every architecture family in timm (its smallest; every one up to 60 M parameters with --all), every family of
-torchvision's classification, detection and segmentation networks, and transformers models made from small configs. Weights
-are random; a network counts as covered if its compact form computes what the projected one does, relative to the largest
-output to within 1e-3 in float32, both before and after a way through the disk. Each network runs in a process of its own.
+The networks are the smallest model of every architecture family in timm (with --all, every model up to 60 M parameters), every
+family of torchvision's classification, detection and segmentation networks, and transformers models made from small configs.
+Weights are random, and the budget is half of the multiply-adds. A network is covered if its compact form computes what the
+projected network does, before saving and after loading. The largest difference may be 1e-3 of the largest output, in float32.
+Each network runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--library", nargs="+", choices=["timm", "torchvision", "transformers"], default=None)
-    parser.add_argument("--only", default="*", help="names like this, such as 'resnet*'")
+    parser.add_argument("--only", default="*", help="only models whose names match this pattern, such as 'resnet*'")
     parser.add_argument("--all", action="store_true", help="every timm model up to 60 M parameters")
-    parser.add_argument("--again", action="store_true", help="those in OUT.json that are not covered, once more")
-    parser.add_argument("--below", type=float, default=0.0, help="with --again, also those whose error was below this")
+    parser.add_argument("--again", action="store_true", help="try once more what OUT.json lists as not covered")
+    parser.add_argument(
+        "--below", type=float, default=0.0, help="with --again, also try models whose error was below this"
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -94,7 +97,7 @@ def _in_a_process(case: Case) -> dict[str, Any]:
 
 
 def checked(case: Case) -> dict[str, Any]:
-    """The way of one network through plan, projector, factors and files."""
+    """Take one network through plan, projector, factors and files, and return what became of it."""
     start = time.perf_counter()
     torch.manual_seed(0)
     model, inputs = case.make()
@@ -139,7 +142,10 @@ def checked(case: Case) -> dict[str, Any]:
 
 
 def _enliven(case: Case, model: nn.Module, inputs: Any) -> None:
-    """Let every layer be seen in the outputs: branches that start at zero or nearly so, signals that die out on their way."""
+    """Let every layer be seen in the outputs.
+
+    Branches that start at zero, or close to it, get other weights, and batch norms the statistics of their inputs.
+    """
 
     def calibrate(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         x = arguments[0].detach().float().transpose(0, 1).flatten(1)
@@ -161,7 +167,7 @@ def _enliven(case: Case, model: nn.Module, inputs: Any) -> None:
 
 
 def _why_not(model: nn.Module, inputs: Any) -> str:
-    """Where the multiply-adds of a network are that cannot be halved."""
+    """Say where the multiply-adds are in a network that cannot be halved."""
     plan = lrpet.plan(model, inputs, keep=1e-9)
     dense: Counter[str] = Counter()
     for layer in plan.layers:
@@ -172,7 +178,7 @@ def _why_not(model: nn.Module, inputs: Any) -> str:
 
 
 def _outputs(case: Case, model: nn.Module, inputs: Any) -> list[Tensor]:
-    """Every floating-point tensor that the network, or the parts of it that `case.watch` names, gives."""
+    """Return every floating-point tensor that the network, or its parts named by `case.watch`, puts out."""
     seen: list[Any] = []
     handles = [
         model.get_submodule(name).register_forward_hook(lambda _, __, output: seen.append(output))

@@ -19,18 +19,18 @@ LARGEST = 60_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """A network and what it takes."""
+    """A network, and the inputs it takes."""
 
     library: str
     family: str
     name: str
     make: Callable[[], tuple[nn.Module, Any]]
     watch: tuple[str, ...] = ()
-    """Submodules whose outputs are compared, where those of the network depend on them in jumps (detections)."""
+    """Submodules whose outputs are compared where the network's own depend on them in jumps, as detections do."""
 
 
 def cases(libraries: list[str] | None, only: str, *, every: bool) -> Iterator[Case]:
-    """The networks whose name is like `only`."""
+    """Yield the networks whose names match the pattern `only`."""
     sources = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
     for library in libraries or sources:
         yield from sources[library](only, every)
@@ -49,7 +49,7 @@ def _timm(only: str, every: bool) -> Iterator[Case]:
 
 
 def _timm_size(name: str) -> float:
-    """Parameters, counted without making them; those that cannot be made that way come last."""
+    """Count parameters without making them; a model that cannot be made that way counts as infinite."""
     try:
         with torch.device("meta"):
             return sum(p.numel() for p in timm.create_model(name).parameters())

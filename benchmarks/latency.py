@@ -1,10 +1,10 @@
-"""Does a latency budget come true? Whole compact networks timed, against what the table of their layers foretold.
+"""Whether latency budgets come true: whole compact networks are timed, and compared with the table's prediction.
 
     python -m benchmarks.latency OUT [--cases NAME …]
 
 For each case a table is measured as `lrpet profile-latency` does. Ranks are then chosen twice: for a latency budget by the
-table, and for the same fraction of multiply-adds without one, as one would who trusts that multiply-adds are time. The dense
-network and the compact ones are timed in turns, in one process. Weights are random: they do not change the time.
+table, and without a table for the same fraction of multiply-adds, as if multiply-adds were time. The dense network and the
+compact ones are timed in turns, in one process. Weights are random: they do not change the time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lrpet import models
 from lrpet.latency.profile import Runtime, profile_latency, raced
 from lrpet.train.provenance import provenance
 
-#: name: what is timed, model, image size, batch, runtime
+#: {name: (what is timed, model, image size, batch, runtime)}.
 CASES: dict[str, tuple[str, str, int, int, Runtime]] = {
     "resnet50-eager": ("ResNet-50, one image", "torchvision:resnet50", 224, 1, "eager"),
     "resnet50-onnxruntime": ("ResNet-50, one image, ONNX Runtime", "torchvision:resnet50", 224, 1, "onnxruntime"),
@@ -30,12 +30,12 @@ CASES: dict[str, tuple[str, str, int, int, Runtime]] = {
     "resnet20-compile": ("ResNet-20, 64 images of CIFAR-10, compiled", "resnet20", 32, 64, "compile"),
 }
 BUDGETS = (0.8, 0.6)
-#: Ranks are multiples of this, in the table and by it.
+#: Ranks are multiples of this, in the table and in the plans made by it.
 MULTIPLE = 8
 
 
 def measure(case: str, *, seconds: float) -> dict[str, Any]:
-    """Fractions of the dense network: time as foretold and as measured, multiply-adds."""
+    """Return times, predicted and measured, and multiply-adds, as fractions of the dense network's."""
     title, name, side, batch, runtime = CASES[case]
     torch.manual_seed(0)
     network, example = models.create(name).eval(), torch.randn(batch, 3, side, side)
@@ -60,7 +60,7 @@ def measure(case: str, *, seconds: float) -> dict[str, Any]:
         "refused": refused,
         "plans": {
             name: {
-                "foretold": _foretold(table, plan) / table.network,
+                "predicted": _predicted(table, plan) / table.network,
                 "measured": times[name] / times["dense"],
                 "macs": plan.macs / plan.macs_dense,
                 "factorised": len(plan.ranks),
@@ -71,17 +71,17 @@ def measure(case: str, *, seconds: float) -> dict[str, Any]:
     }
 
 
-def _foretold(table: lrpet.LatencyTable, plan: lrpet.Plan) -> float:
+def _predicted(table: lrpet.LatencyTable, plan: lrpet.Plan) -> float:
     saved = (table.dense[name] - table.milliseconds(name, plan.ranks.get(name)) for name in table.dense)
     return table.network - sum(saved)
 
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("out", type=Path, help="a folder; a file of each case goes there")
+    parser.add_argument("out", type=Path, help="folder in which a file is written for each case")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="for each network; a tenth for each layer at each rank"
+        "--seconds", type=float, default=3.0, help="spent on each network; a tenth of it on each layer at each rank"
     )
     options = parser.parse_args()
     for case in options.cases:

@@ -1,10 +1,10 @@
-"""The sets of layers that projection is timed on: networks in training, seven projections on, as the learning rate falls.
+"""The sets of layers that projection is timed on: networks in training, after seven projections, as the learning rate falls.
 
-("Early" is three projections on, when weights still move far from one projection to the next.)
+"Early" means after three projections, when weights still move far from one projection to the next.
 
-The networks learn 8×8 digits (they come with scikit-learn) blown up to their input size; the transformer block of the size of a
-7B language model learns to imitate a random linear map. What matters is that the weights carry gradients of a real loss: the
-pruned singular values at the next projection are what training has put there since the last one.
+The networks learn 8×8 digits (they come with scikit-learn) enlarged to their input size. The transformer block, as large as one
+of a 7B language model, learns to imitate a random linear map. What matters is that the weights carry gradients of a real loss:
+the pruned singular values at the next projection are what training has put there since the last one.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class LayerSet:
     keep: float
     image_size: int | None
     steps: int
-    """Training steps before each projection, and before the measurement."""
+    """The number of training steps before each projection, and before the measurement."""
     lr: float
     batch: int = 64
     projections: int = 7
-    """Projections before the measurement, of the 7 that the learning rate falls over."""
+    """The number of projections before the measurement. The learning rate falls over seven."""
 
 
 SETS = {
@@ -73,7 +73,7 @@ PROJECTIONS = 7
 
 
 def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, lrpet.Projector]:
-    """The set's network, trained and projected in turn and then trained on; its projector is ready for a warm projection."""
+    """Train and project the set's network in turn, then train on: its projector is ready for a warm projection."""
     chosen = SETS[name]
     torch.manual_seed(0)
     network = chosen.build().to(device)
@@ -126,5 +126,5 @@ def _imitation(device: torch.device) -> Callable[[], tuple[Tensor, Tensor]]:
 
 
 def state_of(network: nn.Module, plan: lrpet.Plan) -> dict[str, Any]:
-    """The planned weights, copied, by name."""
+    """Return copies of the planned weights, by name."""
     return {name: module.weight.detach().clone() for name, module in plan.modules(network).items()}  # type: ignore[operator]

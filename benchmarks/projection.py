@@ -1,11 +1,11 @@
-"""How long a projection takes, and how right it is: full SVDs, the Gram matrix, and a warm start.
+"""How long a projection takes, and how exact it is: full SVDs, the Gram matrix, and a warm start.
 
     python -m benchmarks.projection OUT.json [--sets resnet20 resnet56 ...] [--rounds 7] [--device cpu]
 
 Contenders take turns in one process. `svd` is what the method's authors do: a full SVD of each (folded) matrix, reconstructed
 from its leading part, one layer after another. `cold` and `warm` are lrpet.Projector, without and with the last projection's
-bases. `products` is the bound: the matrix products without which no warm projection can do, and nothing else: one power
-step (through the Gram matrix or as two products, whichever has fewer operations) and the two products of the rebuild.
+bases. `products` is the bound: only the matrix products that no warm projection can do without. These are one power step
+(through the Gram matrix or as two products, whichever has fewer operations) and the two products of the rebuild.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNDAMPED = 1e-5
 
 @torch.no_grad()
 def full_svd(weights: dict[str, Tensor], scales: dict[str, Tensor], ranks: dict[str, int]) -> dict[str, Tensor]:
-    """The authors' way: U·diag(σ)·Vᵀ of each folded matrix with energy transfer, unfolded with α/(α² + 1e-5)."""
+    """Project as the authors do: U·diag(σ)·Vᵀ of each folded matrix, unfolded with α/(α² + 1e-5)."""
     projected = {}
     for name, weight in weights.items():
         scale, rank = scales.get(name), ranks[name]
@@ -44,7 +44,7 @@ def full_svd(weights: dict[str, Tensor], scales: dict[str, Tensor], ranks: dict[
 
 
 def products(weights: dict[str, Tensor], ranks: dict[str, int]) -> Callable[[], None]:
-    """The products of one power step and of the rebuild, for every layer."""
+    """Return a function that does the products of one power step and of the rebuild, for every layer."""
     work = []
     for name, weight in weights.items():
         matrix = weight.flatten(1).contiguous()
@@ -71,6 +71,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def restore(network: nn.Module, plan: lrpet.Plan, weights: dict[str, Tensor]) -> None:
+    """Put the weights back that `network` had before it was projected."""
     with torch.no_grad():
         for name, module in plan.modules(network).items():
             module.weight.copy_(weights[name])  # type: ignore[operator]
@@ -80,7 +81,7 @@ def restore(network: nn.Module, plan: lrpet.Plan, weights: dict[str, Tensor]) ->
 def errors(
     network: nn.Module, plan: lrpet.Plan, before: dict[str, Tensor], scales: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Relative error of the (folded) weights in `network` against a float64 reference, and of their energy; worst layer."""
+    """Return the worst layer's relative error of folded weights, and of energy, against a float64 reference."""
     worst, energy_error = 0.0, 0.0
     for name, module in plan.modules(network).items():
         scale = scales.get(name, torch.ones(len(before[name]), device=before[name].device)).double()[:, None]
@@ -100,6 +101,7 @@ def errors(
 
 
 def measure(name: str, *, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Let the contenders take turns on one set of layers, and return their times and errors."""
     network, plan, projector = trained(name, device=device)
     before = state_of(network, plan)
     partners = {layer.name: layer.batch_norm for layer in plan.layers if layer.batch_norm is not None}

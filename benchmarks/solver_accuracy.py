@@ -1,8 +1,8 @@
-"""Whether training with fast projections reaches what it reaches with full SVDs: the same runs, seed by seed.
+"""Whether training with fast projections is as accurate as with full SVDs: equal runs, seed by seed.
 
     python -m benchmarks.solver_accuracy OUT.json [--seeds 5] [--epochs 12]
 
-ResNet-20 on 8×8 digits at keep 0.38, a projection every 10 steps.
+ResNet-20 is trained on 8×8 digits at keep 0.38, with a projection every 10 steps.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m benchmarks.training_share OUT.json [--device cpu]
 
 Training steps and warm projections are timed in one process. A step is timed on part of the paper's batch and scaled up to
-the whole one. Every step trains on the same random images: nothing here depends on what is learned, except that the projections
-are warm ones, of weights that have moved since the last.
+the whole one. Every step trains on the same random images, because no time depends on what is learned. Projections are warm
+ones, of weights that have moved since the last projection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.script import clock, parser_of, write_json
 from lrpet import models
 from lrpet.train.provenance import provenance
 
-#: name: model, keep, image size, the paper's batch and interval in steps, the batch that is timed
+#: {name: (model, keep, image size, the paper's batch, the paper's interval in steps, the batch that is timed)}.
 CASES: dict[str, tuple[str, float, int, int, int, int]] = {
     "resnet56 on CIFAR-10": ("resnet56", 0.43, 32, 128, 391, 64),
     "resnet50 at 224 pixels": ("torchvision:resnet50", 0.38, 224, 256, 250, 8),
@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, float, int, int, int, int]] = {
 
 
 def measure(case: str, device: torch.device, *, rounds: int = 5) -> dict[str, Any]:
+    """Time steps and projections in turn, and return their medians and the projections' share."""
     name, keep, side, batch, every, timed_batch = CASES[case]
     torch.manual_seed(0)
     network = models.create(name).to(device)

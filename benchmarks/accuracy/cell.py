@@ -1,9 +1,9 @@
-"""One result: train by a method, save, read back from disk, measure.
+"""Compute one result: train by a method, save, read back from disk, measure.
 
     python -m benchmarks.accuracy.cell RESULTS --model resnet20 --data cifar10 --data-dir DATA --method lrpet --keep 0.38 \\
         --epochs 12 --seed 0
 
-Where the result is there already, nothing is done; a run that was cut off goes on from its last epoch.
+A result that is there already is not computed again. A run that was cut off goes on from its last epoch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.script import parser_of
 from lrpet.train.measure import score
 from lrpet.train.provenance import provenance
 
-#: Training images from which batch norm's statistics are re-estimated.
+#: The number of training images from which batch norm's statistics are re-estimated.
 REESTIMATED_FROM = 10_000
 #: The most points kept of a curve of pruned energy.
 POINTS = 200
@@ -106,6 +106,7 @@ def _curves(run: Run) -> dict[str, dict[str, list[Any]]]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that one cell and a grid of cells have in common."""
     parser.add_argument("results", type=Path, help="folder of accuracy.jsonl and accuracy-curves.jsonl")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--data", default="cifar10")
@@ -120,6 +121,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that go into every training's configuration."""
     names = ("data_dir", "batch_size", "device", "precision", "channels_last", "compile")
     return {name: getattr(arguments, name) for name in names}
 
@@ -128,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__)
     add_options(parser)
     parser.add_argument("--method", choices=METHODS, required=True)
-    parser.add_argument("--keep", type=float, help="fraction of every layer's rank; none for dense")
+    parser.add_argument("--keep", type=float, help="fraction of every layer's rank (not with dense)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
     if (given.keep is None) != (given.method == "dense"):

@@ -23,8 +23,8 @@ TITLES = {
     "pruned": "Energy pruned at each projection",
 }
 HEIGHT, PANEL, LETTER = 4.5, 5.0, 0.07
-"""Inches: of a figure's height, of its axes' width, of a letter's in a legend or beside an axis."""
-#: What is so many points below the median of its panel is told in words, so that the others can be told apart.
+"""Inches: a figure's height, the width of its axes, and the width of a letter in a legend or beside an axis."""
+#: A mean so many points below the median of its panel is written as a number, so that the others can be told apart.
 FAR_BELOW = 10.0
 plt.rcParams.update(
     {"svg.hashsalt": "lrpet", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
@@ -32,13 +32,13 @@ plt.rcParams.update(
 
 
 def kinds(results: Results) -> dict[str, str]:
-    """{kind: title} of the figures that these results of one network, data set and length of training make."""
+    """Return {kind: title} of the figures to draw of one network, data set and length of training."""
     budgets = {result["keep"] for result in results if result["keep"]}
     return {kind: title for kind, title in TITLES.items() if kind != "macs" or len(budgets) > 1}
 
 
 def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -> None:
-    """All figures of one network, data set and length of training."""
+    """Draw all figures of one network, data set and length of training."""
     palette = itertools.chain(*(plt.get_cmap(name).colors for name in ("tab20", "tab20b")))  # type: ignore[attr-defined]
     colours = dict(zip(titles, palette, strict=False))
     _methods(results, titles, folder / f"methods-{name}.svg")
@@ -54,7 +54,7 @@ def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -
 
 
 def gradients(results: Mapping[str, Any], path: Path) -> None:
-    """Norms by layer at the middle projection of the first run, for each network."""
+    """Draw gradient norms by layer at the first projection of each network's first run."""
     networks = results["networks"]
     figure, axes = plt.subplots(1, len(networks), figsize=(10, 4), layout="constrained")
     labels = {
@@ -73,7 +73,7 @@ def gradients(results: Mapping[str, Any], path: Path) -> None:
 
 
 def _methods(results: Results, titles: Mapping[str, str], path: Path) -> None:
-    """A row for each method, a panel for each budget."""
+    """Draw a row for each method, in a panel for each budget."""
     keeps = sorted({result["keep"] for result in results if result["keep"]}, reverse=True)
     methods = list(dict.fromkeys(result["method"] for result in results))[::-1]
     named = max(len(titles[method]) for method in methods)

@@ -1,11 +1,12 @@
-"""Whether energy transfer keeps gradients from fading: their norms in every layer, before and after one projection.
+"""Whether energy transfer keeps gradients from fading: their norms in every layer, before and after a projection.
 
     python -m benchmarks.accuracy.gradients OUT.json
 
-Two networks learn 8×8 digits with a projection every 20 steps: a deep plain one without batch norm (20 linear layers with ReLU,
-64 wide), and ResNet-56. At every projection the gradient of the loss with respect to each layer's output is taken on one fixed
-batch for the weights as they are, projected with energy transfer, and projected without; then training goes on with the
-projection that the run is for. Norms are those over the whole batch, BN in training mode.
+Two networks learn 8×8 digits with a projection every 20 steps. One is plain and without batch norm (20 linear layers with
+ReLU, 64 wide), the other is ResNet-56. At every projection the gradient of the loss with respect to each layer's output is
+taken on one fixed batch. It is taken three times: for the weights as they are, projected with energy transfer, and projected
+without. Training then goes on with the projection that the run is for. Norms are over the whole batch, with batch norm in
+training mode.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SEEDS = 3
 
 
 def plain(*, depth: int = 20, width: int = 64, inputs: int = 64, classes: int = 10) -> nn.Sequential:
-    """Linear layers with ReLU between them and nothing else, initialised to keep the variance (He et al., 2015)."""
+    """Stack linear layers with ReLU between them, initialised to keep the variance (He et al., 2015)."""
     sizes = [inputs, *[width] * (depth - 1), classes]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
@@ -46,7 +47,7 @@ def plain(*, depth: int = 20, width: int = 64, inputs: int = 64, classes: int = 
 
 
 def gradient_norms(network: nn.Module, layers: list[str], inputs: Tensor, labels: Tensor) -> list[float]:
-    """‖∂loss/∂(output of the layer)‖ for each of `layers`; the network is left as it was."""
+    """Return ‖∂loss/∂(output of the layer)‖ for each of `layers`, and leave the network as it was."""
     network = copy.deepcopy(network).train()  # batch norm would update its statistics
     outputs: list[Tensor] = []
 
@@ -61,14 +62,14 @@ def gradient_norms(network: nn.Module, layers: list[str], inputs: Tensor, labels
 
 
 def projected(network: nn.Module, plan: lrpet.Plan, *, energy_transfer: bool) -> nn.Module:
-    """A projected copy."""
+    """Return a projected copy."""
     network = copy.deepcopy(network)
     lrpet.Projector(network, plan, every=1, energy_transfer=energy_transfer).project()
     return network
 
 
 def measure(network: nn.Module, *, lr: float, size: int, seed: int, energy_transfer: bool) -> list[dict[str, Any]]:
-    """Train, and at each projection tell the gradient norms of the three forms of the network."""
+    """Train, and return the gradient norms of the network's three forms at each projection."""
     images = load("digits").train
     assert isinstance(images, MemoryImages)
     pixels = F.interpolate(images.pixels.float().sub(78).div(96), size=size)
@@ -102,7 +103,7 @@ def measure(network: nn.Module, *, lr: float, size: int, seed: int, energy_trans
 
 
 def first_layer_ratio(measured: list[dict[str, Any]], form: str) -> float:
-    """Geometric mean over the projections of what is left of the gradient at the first layer."""
+    """Return what projections leave of the gradient at the first layer: the ratio's geometric mean."""
     ratios = [row["norms"][form][0] / row["norms"]["before"][0] for row in measured]
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 

@@ -1,10 +1,10 @@
-"""A grid of results, each in a process of its own: what is there is skipped, what was cut off goes on.
+"""A grid of results, each computed in a process of its own. Results that are there are skipped; cut-off runs go on.
 
     python -m benchmarks.accuracy.grid RESULTS --model resnet20 --data cifar10 --data-dir DATA --epochs 12 \\
         --methods dense lrpet factors svd_retrain --keep 0.38 0.2 --seeds 0 1 2 [--jobs 1] [--dry-run]
 
-With --jobs several run side by side: worth it for small networks on a GPU, and on a CPU with one thread for each, as many as it
-has cores (OMP_NUM_THREADS=1). A failed run is reported, and the others go on.
+With --jobs several run side by side. That pays for small networks on a GPU, and on a CPU with as many jobs as it has cores and
+one thread for each (OMP_NUM_THREADS=1). A failed run is reported, and the others go on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.script import parser_of
 
 
 def cells(given: argparse.Namespace) -> list[Cell]:
-    """The grid's cells, seeds outermost, so that a table of one seed is whole early."""
+    """List the grid's cells, seeds outermost, so that a table of one seed is whole early."""
     chosen: dict[Cell, None] = {}
     for seed, keep, method in itertools.product(given.seeds, given.keep, given.methods):
         fraction = None if method == "dense" else keep
@@ -37,7 +37,7 @@ def cells(given: argparse.Namespace) -> list[Cell]:
 
 
 def command(cell: Cell, given: argparse.Namespace) -> list[str]:
-    """How to compute one cell."""
+    """Return the command that computes one cell."""
     words = [sys.executable, "-m", "benchmarks.accuracy.cell", str(given.results), "--work", str(given.work)]
     for name, value in {**options_of(given), **vars(cell)}.items():
         flag = f"--{name.replace('_', '-')}"
@@ -49,6 +49,7 @@ def command(cell: Cell, given: argparse.Namespace) -> list[str]:
 
 
 def show(chosen: Iterable[Cell], results: Path, console: Console) -> None:
+    """Print which of the cells have a result."""
     there = Store(results).names()
     table = Table(title=str(results), title_justify="left")
     for heading in ("result", "state"):
@@ -64,8 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, required=True)
     parser.add_argument("--keep", nargs="+", type=float, default=[0.38])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
-    parser.add_argument("--dry-run", action="store_true", help="only say what is there and what is to do")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs side by side")
+    parser.add_argument("--dry-run", action="store_true", help="only print what is there and what is to do")
     given = parser.parse_args(argv)
     console = Console()
     chosen = cells(given)

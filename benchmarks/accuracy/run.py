@@ -1,4 +1,4 @@
-"""What a method has to work with: a fresh network, its plan, and one training loop."""
+"""What every method works with: a fresh network, its plan, and one training loop."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Phase:
-    """One training of a run, done."""
+    """One finished training of a run."""
 
     config: Config
     metrics: list[dict[str, Any]]
     seconds: Mapping[str, float]
     plan: lrpet.Plan
-    """The one in force at its end."""
+    """The plan in force at the end of the training."""
 
 
 class Run:
@@ -78,19 +78,19 @@ class Run:
 
     @property
     def retraining_epochs(self) -> int:
-        """Epochs for those that compress a trained network: two in five, at least one; the rest go to the dense network."""
+        """The epochs that follow compression in methods that train a dense network first: two in five, at least one."""
         return max(1, round(0.4 * self.cell.epochs))
 
     def with_seed(self, seed: int) -> Run:
-        """The same of another seed."""
+        """Return the run of this cell with another seed."""
         return Run(replace(self.cell, seed=seed), self._given, self.work)
 
     def network(self) -> nn.Module:
-        """A fresh full-size network; the same each time."""
+        """Return a fresh full-size network with the same weights each time."""
         return copy.deepcopy(self.task.network)
 
     def dense(self, epochs: int) -> nn.Module:
-        """The dense network after so many epochs. Runs that differ in method only share its training."""
+        """Train the dense network for so many epochs; runs that differ only in their method share its training."""
         cell = self.cell
         folder = Cell(cell.model, cell.data, "dense", None, epochs, cell.seed).name
         return self._fit(Path("shared") / folder, self.network(), None, None, {"epochs": epochs})
@@ -127,7 +127,7 @@ class Run:
         return trained.network
 
     def config(self, folder: str | Path, keep: float | None, changes: Mapping[str, Any]) -> Config:
-        """The options with these changes, for a training in this folder below `work`; dense if `keep` is None."""
+        """Return the configuration of a training in `folder` below `work`, which is dense if `keep` is None."""
         method = "dense" if keep is None else "lrpet"
         values = {"epochs": self.cell.epochs, "method": method, "keep": keep, "output": self.work / folder}
         return make_config({**self.options, **values, **changes})
@@ -135,7 +135,7 @@ class Run:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Inside, no other process works in `folder`: one that wants to waits."""
+    """Let no other process work in `folder` inside: one that wants to waits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -38,7 +38,7 @@ KEYS = {
 
 
 def compute(folder: Path, method: str, *, epochs: int = 2, keep: float = 0.5, name: str = "results") -> dict[str, Any]:
-    """Through the command line."""
+    """Compute a result through the command line, and read it back."""
     budget = [] if method == "dense" else ["--keep", str(keep)]
     words = [str(folder / name), "--model", "resnet20", "--data", "digits", "--method", method, *budget]
     words += ["--epochs", str(epochs), "--work", str(folder / f"work-{name}"), "--device", "cpu"]
@@ -239,7 +239,7 @@ def test_energy_transfer_restores_what_projection_takes_from_gradients() -> None
     inputs, direction = torch.randn(64, 16), torch.randn(64, 10)
 
     def norms(model: nn.Module) -> Tensor:
-        """Of the gradient of a fixed linear function of the output, so that the loss plays no part."""
+        """Return the gradient's norms for a fixed linear function of the output, so that the loss plays no part."""
         outputs: list[Tensor] = []
 
         def keep(module: nn.Module, given: Any, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Every method: from a run to the compact network it trains, on the CPU."""
+"""Every method: a function from a run to the compact network that it trains, on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factors trained from scratch, from the SVD of the usual initialisation ("spectral initialisation").
+"""Factors trained from scratch, begun as the SVD of the usual initialisation ("spectral initialisation").
 
 Khodak, Tenenholtz, Mackey, Fusi: Initialization and Regularization of Factorized Neural Layers, ICLR 2021.
 """

@@ -22,7 +22,7 @@ def train(run: Run) -> nn.Module:
             v, u = right.flatten(1), left.flatten(1)
             for weight, gradient in ((right, u.mT @ u @ v), (left, u @ (v @ v.mT))):
                 assert weight.grad is not None
-                # The optimizer adds λ·weight of its own: taken off here.
+                # The optimizer adds λ·weight of its own, which is taken off here.
                 weight.grad.add_(gradient.view_as(weight) - weight, alpha=RECIPE["weight_decay"])
 
     return run.fit("train", compact, before_step=decay)

@@ -1,4 +1,4 @@
-"""LRPET (Guo et al., 2024) as lrpet has it by default, by its authors' schedule, and with one thing changed at a time."""
+"""LRPET (Guo et al., 2024): lrpet's default, its authors' schedule, and variants with one thing changed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.accuracy.run import Run
 
 NO_TRANSFER, NO_RECTIFICATION = {"energy_transfer": False}, {"rectify": False}
 START = {"project_from": 0.0}
-#: A projection an epoch for the first half of the training and then ever more often, down to every 5 steps.
+#: The interval is an epoch for the first half of the training, and then shrinks to 5 steps.
 FROM_START: dict[str, Any] = {"every": "epoch", "every_last": 5, "shrink_from": 0.5}
 
-#: From half of the training on, the interval from then on shrinking from about √(5·steps/2) to 5 steps.
+#: Projections come from half of the training on, at intervals that shrink from about √(5·steps/2) to 5 steps.
 LATE: dict[str, Any] = {"every": 0.5}
 FROM_HALF: dict[str, Any] = {"every": 5, "project_from": 0.5}
 
-#: {method: its title, what it changes of the trainer's defaults}.
+#: {method: (its title, its changes to the trainer's defaults)}.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "every_5_from_half": ("LRPET (every 5 steps from half on)", FROM_HALF),
     "half_no_energy_transfer": ("no energy transfer (every 5 steps from half on)", {**FROM_HALF, **NO_TRANSFER}),
@@ -50,7 +50,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def train(run: Run, plan: lrpet.Plan | None = None, **changes: Any) -> nn.Module:
-    """LRPET at the ranks of `plan`, or the run's own, with these changes to the trainer's defaults."""
+    """Train by LRPET at the ranks of `plan`, or the run's own, with these changes to the trainer's defaults."""
     network = run.fit("train", run.network(), plan=plan or run.plan, **changes)
     return lrpet.factorize(network, run.phases[-1].plan)
 

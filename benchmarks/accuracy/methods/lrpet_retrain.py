@@ -1,7 +1,7 @@
-"""Train densely, then on with LRPET in a second cycle of the learning rate: `svd_retrain`, projected instead of factorised.
+"""Train densely, then with LRPET in a second cycle of the learning rate: `svd_retrain`, but projecting.
 
-Against `svd_retrain` it tells whether full-size weights near the low-rank ones are better to retrain than factors; against
-LRPET in one cycle, whether a trained network is the better start.
+Compared with `svd_retrain`, it shows whether full-size weights near the low-rank ones are better to retrain than factors.
+Compared with LRPET in one cycle, it shows whether a trained network is the better start.
 """
 
 from __future__ import annotations

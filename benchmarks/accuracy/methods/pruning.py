@@ -1,9 +1,9 @@
-"""Structured pruning with Torch-Pruning (Fang et al., DepGraph, CVPR 2023): train densely, prune groups of channels, retrain.
+"""Structured pruning with Torch-Pruning (Fang et al., DepGraph, CVPR 2023): train densely, prune channels, retrain.
 
-Groups with the smallest L2 norms go, the same fraction in every layer, chosen so that no more multiply-adds are left than in
-the low-rank plan. Epochs and learning rates are divided between training and retraining as in `svd_retrain`. In the CIFAR
-ResNets the channels of the residual stream stay, as the dependency graph cannot follow their shortcuts without parameters
-(subsampling, and padding with zeros): the channels inside the blocks are pruned.
+Groups with the smallest L2 norms are pruned, the same fraction in every layer. The fraction leaves no more multiply-adds than
+the low-rank plan has. Epochs and learning rates are divided between training and retraining as in `svd_retrain`. In the CIFAR
+ResNets only channels inside the blocks are pruned. Those of the residual stream stay, because the dependency graph cannot
+follow shortcuts without parameters (subsampling, and padding with zeros).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def train(run: Run) -> nn.Module:
 
 
 def prune(network: nn.Module, example: Tensor, *, macs: int) -> nn.Module:
-    """A copy of `network` with as many channels as fit into this many multiply-adds."""
+    """Return a copy of `network` with as many channels as fit into this many multiply-adds."""
     low, high, best = 0.0, 1.0, None
     for _ in range(HALVINGS):
         ratio = (low + high) / 2

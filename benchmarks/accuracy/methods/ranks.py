@@ -1,7 +1,7 @@
-"""LRPET at other ranks than the same fraction of each: the multiply-adds are those of the run's plan, divided otherwise.
+"""LRPET with ranks chosen in other ways: the multiply-adds of the run's plan are divided otherwise among the layers.
 
-But for the falling ones, projections come from half of the training on, every five steps or their interval shrinking, and the
-ranks are chosen at the first one, half-way, by the weights of that moment.
+Projections come from half of the training on, every five steps or at shrinking intervals. Ranks are chosen at the first one,
+by the weights of that moment. Falling ranks are the exception: they are projected from early on.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ from benchmarks.accuracy.run import Cell, Run, alone
 from lrpet.train.console import Console
 from lrpet.train.search import Search, search
 
-#: Of the search: trainings of one epoch each.
+#: The number of trainings in the search, of one epoch each.
 TRIALS = 24
 
 
 def by_energy(run: Run) -> nn.Module:
-    """The ranks that keep most, each layer counting by the fraction of its energy that it keeps."""
+    """Choose the ranks that keep most, each layer counting by the fraction of its energy that it keeps."""
     return train(run, **LATE, **_macs(run), descent=0.5, allocate="energy")
 
 
 def by_energy_every_5(run: Run) -> nn.Module:
-    """The same, with a projection every five steps."""
+    """Choose ranks by energy, with a projection every five steps."""
     return train(run, **FROM_HALF, **_macs(run), allocate="energy")
 
 
 def by_threshold(run: Run) -> nn.Module:
-    """The same fraction of energy pruned from every layer."""
+    """Prune the same fraction of energy from every layer."""
     return train(run, **LATE, **_macs(run), descent=0.5, allocate="threshold")
 
 
 def by_sensitivity(run: Run) -> nn.Module:
-    """The ranks that keep most of what the singular values are worth to the loss."""
+    """Choose the ranks that keep most of what the singular values are worth to the loss."""
     return train(run, **LATE, **_macs(run), descent=0.5, allocate="sensitivity")
 
 
 def falling(run: Run) -> nn.Module:
-    """Ranks that fall to the plan's over six tenths of the training, a projection every 50 steps; then ever more often."""
+    """Let ranks fall to the plan's over six tenths of the training, projected every 50 steps; then ever more often."""
     return train(run, **_falling())
 
 
 def falling_by_energy(run: Run) -> nn.Module:
-    """The same, the multiply-adds allocated anew at every projection: to keep most energy."""
+    """Let ranks fall, the multiply-adds divided anew at every projection to keep most energy."""
     return train(run, **_falling(), **_macs(run), allocate="energy")
 
 
 def falling_by_threshold(run: Run) -> nn.Module:
-    """The same, pruning the same fraction of every layer's energy."""
+    """Let ranks fall, the same fraction of energy pruned from every layer at each projection."""
     return train(run, **_falling(), **_macs(run), allocate="threshold")
 
 
 def searched(run: Run) -> nn.Module:
-    """The best ranks of a search, whose cost is not counted: a ratio for each stage's first and second convolutions.
+    """Take the best ranks of a search over a ratio for each stage's first and second convolutions.
 
-    Its trials are single epochs from the dense network of seed 0, whose plan all seeds share.
+    Its trials are single epochs from the dense network of seed 0. All seeds share its plan, and its cost is not counted.
     """
     plan = lrpet.Plan.from_json((_search(run) / "plan.json").read_text(encoding="utf-8"))
     return train(run, plan, **LATE)
@@ -95,7 +95,7 @@ def _search(run: Run) -> Path:
 
 
 def _group(name: str) -> str:
-    """`layer1.0.conv2` is one of `layer1.*.conv2`."""
+    """Return the name with a star for each number: `layer1.0.conv2` is one of `layer1.*.conv2`."""
     parts = name.split(".")
     return ".".join("*" if part.isdigit() else part for part in parts)
 

@@ -1,7 +1,7 @@
-"""Train densely, factorise by SVD, train the factors on: what most low-rank methods before did.
+"""Train densely, factorise by SVD, and train the factors on, as most earlier low-rank methods do.
 
-Three fifths of the epochs go to the dense network and two fifths to the factors, each with a cycle of the learning rate of its
-own, the second up to half the first's peak.
+Three fifths of the epochs go to the dense network and two fifths to the factors. Each part has a cycle of the learning rate of
+its own, and the second peaks at half the rate of the first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Trained rank pruning: truncation every 20 steps, and the nuclear norm's subgradient in the gradient that follows.
+"""Trained rank pruning: truncation every 20 steps, and the nuclear norm's subgradient in the next gradient.
 
-Xu, Li, Zhang, Wen, Wang, Qi, Chen, Lin, Xiong: TRP: Trained Rank Pruning for Efficient Deep Neural Networks, IJCAI 2020, with
-the interval and the weight 3e-4 that they give for CIFAR-10. Ranks are fixed to the plan's, for equal cost.
+Xu, Li, Zhang, Wen, Wang, Qi, Chen, Lin, Xiong: TRP: Trained Rank Pruning for Efficient Deep Neural Networks, IJCAI 2020.
+Interval and weight (3e-4) are those that they give for CIFAR-10. Ranks are fixed to the plan's, for equal cost.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def train(run: Run) -> nn.Module:
 
 
 def subgradient(matrix: Tensor, rank: int) -> Tensor:
-    """U_r·V_rᵀ, a subgradient of the nuclear norm at a matrix of rank r, shape (rows, columns)."""
+    """Return U_r·V_rᵀ, a subgradient of the nuclear norm at a matrix of rank r."""
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     product: Tensor = left[:, :rank] @ right[:rank]
     return product

@@ -1,4 +1,4 @@
-"""The trained dense network cut to rank r at the end (of the weights with batch norm folded in), without any retraining."""
+"""The trained dense network, its weights cut at the end, with batch norm folded in and without any retraining."""
 
 from __future__ import annotations
 
