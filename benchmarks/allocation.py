@@ -22,7 +22,6 @@ import argparse
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,7 @@ from torch.optim.swa_utils import update_bn
 
 import lrpet
 from benchmarks.script import parser_of, write_json
-from lrpet.layers.observe import profile
-from lrpet.planning.unfolding import folded_energies
+from lrpet.planning.spectra import energies
 from lrpet.train.config import make_config
 from lrpet.train.measure import score
 from lrpet.train.provenance import provenance
@@ -50,7 +48,7 @@ def worths_of(network: nn.Module, task: Task, batches: Callable[[], Any]) -> dic
     """Return, for each way of counting, what `lrpet.plan` takes as `allocate`."""
     whole = lrpet.plan(network, task.example, keep=1.0, factorize_all=True)
     bare = lrpet.plan(network, task.example, keep=1.0, factorize_all=True, rectify=False)
-    folded, unfolded = energies(network, whole, task.example), energies(network, bare, task.example)
+    folded, unfolded = energies_of(network, whole), energies_of(network, bare)
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return F.cross_entropy(model(batch[0]), batch[1])
@@ -73,21 +71,15 @@ def worths_of(network: nn.Module, task: Task, batches: Callable[[], Any]) -> dic
     }
 
 
-def energies(network: nn.Module, plan: lrpet.Plan, example: Tensor) -> Worths:
+def energies_of(network: nn.Module, plan: lrpet.Plan) -> Worths:
     """Return squared singular values of each weight, folded with the batch norm that the plan pairs it with."""
-    partners = {layer.name: layer.batch_norm for layer in plan.layers}
-    found = {}
-    for layer in profile(network, example):
-        if layer.name in plan.ranks:
-            layer = layer if partners[layer.name] else replace(layer, batch_norm=None)
-            found[layer.name] = folded_energies(layer, "channel", network).sum(0).tolist()
-    return found
+    return {name: energies(layer).sum(0).tolist() for name, layer in plan.bind(network).items()}
 
 
 def measure(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Score one dense network, and its cuts by every way to every budget: a row for each."""
     settings = {"model": given.model, "data": given.data, "data_dir": given.data_dir, "method": "dense"}
-    config = make_config({**settings, "start": folder, "seed": seed_of(folder)})
+    config = make_config({**settings, "weights": folder, "seed": seed_of(folder)})
     task = Task.of(config)
     network = task.network.eval()
     device = torch.device("cpu")

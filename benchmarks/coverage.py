@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves
 import lrpet
 from benchmarks.coverage_models import Case, cases
 from benchmarks.script import parser_of, read_json, write_json
-from lrpet.layers.matrix import is_batch_norm
+from lrpet.layers.batch_norm import is_batch_norm
 from lrpet.train.provenance import provenance
 
 MACS = 0.5
@@ -108,7 +108,7 @@ def checked(case: Case) -> dict[str, Any]:
         plan = lrpet.plan(model, inputs, macs=MACS)
     except ValueError:
         return {"result": "not covered: " + _why_not(model, inputs)}
-    lrpet.Projector(model, plan, every=1).step()
+    lrpet.Projector(model, plan, start=0, every=1).step()
     projected = _outputs(case, model, inputs)
     effect = _error(projected, dense)
     if not effect > TOLERANCE:

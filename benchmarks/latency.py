@@ -18,7 +18,8 @@ import torch
 import lrpet
 from benchmarks.script import parser_of, write_json
 from lrpet import models
-from lrpet.latency.profile import Runtime, profile_latency, raced
+from lrpet.latency.profile import profile_latency
+from lrpet.latency.runtimes import Runtime, raced
 from lrpet.train.provenance import provenance
 
 #: {name: (what is timed, model, image size, batch, runtime)}.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import timm
 import torch
@@ -59,6 +58,10 @@ class LayerSet:
     batch: int = 64
     projections: int = 7
     """The number of projections before the measurement. The learning rate falls over seven."""
+    include: str | None = None
+    """A pattern of the layers that are projected; all if None."""
+    exclude: str | None = None
+    """A pattern of the layers that are not projected."""
 
 
 SETS = {
@@ -66,8 +69,8 @@ SETS = {
     "resnet56": LayerSet(lambda: models.create("resnet56"), 0.43, 32, 20, 0.1),
     "resnet50": LayerSet(lambda: models.create("torchvision:resnet50"), 0.38, 32, 20, 0.05),
     "resnet50_early": LayerSet(lambda: models.create("torchvision:resnet50"), 0.38, 32, 20, 0.05, projections=3),
-    "vit_b16": LayerSet(_vit, 0.38, 64, 8, 0.02, 16),
-    "block_7b": LayerSet(Block, 0.38, None, 6, 0.05),
+    "vit_b16": LayerSet(_vit, 0.38, 64, 8, 0.02, 16, include="*mlp*"),
+    "block_7b": LayerSet(Block, 0.38, None, 6, 0.05, exclude="readout"),
 }
 PROJECTIONS = 7
 
@@ -78,11 +81,10 @@ def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, 
     torch.manual_seed(0)
     network = chosen.build().to(device)
     batch = _digits(chosen, device) if chosen.image_size else _imitation(device)
-    linears = (lambda module, name: "mlp" in name) if name == "vit_b16" else None
-    if name == "block_7b":
-        linears = lambda module, name: name != "readout"  # noqa: E731
-    plan = lrpet.plan(network, batch()[0][:1], keep=chosen.keep, include=linears, factorize_all=True)
-    projector = lrpet.Projector(network, plan, every=10**9)
+    plan = lrpet.plan(
+        network, batch()[0][:1], keep=chosen.keep, include=chosen.include, exclude=chosen.exclude, factorize_all=True
+    )
+    projector = lrpet.Projector(network, plan, start=0, every=10**9)
     optimizer = torch.optim.SGD(network.parameters(), lr=chosen.lr, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=chosen.steps * (PROJECTIONS + 1))
     network.train()
@@ -125,6 +127,6 @@ def _imitation(device: torch.device) -> Callable[[], tuple[Tensor, Tensor]]:
     return batch
 
 
-def state_of(network: nn.Module, plan: lrpet.Plan) -> dict[str, Any]:
+def state_of(network: nn.Module, plan: lrpet.Plan) -> dict[str, Tensor]:
     """Return copies of the planned weights, by name."""
-    return {name: module.weight.detach().clone() for name, module in plan.modules(network).items()}  # type: ignore[operator]
+    return {name: layer.weight.detach().clone() for name, layer in plan.bind(network).items()}

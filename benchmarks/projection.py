@@ -22,7 +22,6 @@ from torch import Tensor, nn
 import lrpet
 from benchmarks.layer_sets import SETS, state_of, trained
 from benchmarks.script import clock, parser_of, write_json
-from lrpet.layers.matrix import row_scale, weight_of
 from lrpet.projecting.solvers import leading
 from lrpet.train.provenance import provenance
 
@@ -73,8 +72,8 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 def restore(network: nn.Module, plan: lrpet.Plan, weights: dict[str, Tensor]) -> None:
     """Put the weights back that `network` had before it was projected."""
     with torch.no_grad():
-        for name, module in plan.modules(network).items():
-            module.weight.copy_(weights[name])  # type: ignore[operator]
+        for name, layer in plan.bind(network).items():
+            layer.weight.copy_(weights[name])
 
 
 @torch.no_grad()
@@ -83,7 +82,7 @@ def errors(
 ) -> dict[str, float]:
     """Return the worst layer's relative error of folded weights, and of energy, against a float64 reference."""
     worst, energy_error = 0.0, 0.0
-    for name, module in plan.modules(network).items():
+    for name, layer in plan.bind(network).items():
         scale = scales.get(name, torch.ones(len(before[name]), device=before[name].device)).double()[:, None]
         weight = before[name].flatten(1).double()
         folded = scale * weight
@@ -94,7 +93,7 @@ def errors(
         else:  # a float64 Gram matrix is as exact here, and hours faster
             exact = leading(folded[None], plan.ranks[name], solver="eigh").project(folded[None])[0]
         exact = exact * (folded.norm() / exact.norm())
-        got = scale * weight_of(module).flatten(1).double()
+        got = scale * layer.weight.flatten(1).double()
         worst = max(worst, ((got - exact).norm() / exact.norm()).item())
         energy_error = max(energy_error, (got.square().sum() / folded.square().sum() - 1).abs().item())
     return {"relative_error": worst, "energy_error": energy_error}
@@ -104,17 +103,16 @@ def measure(name: str, *, rounds: int, device: torch.device) -> dict[str, Any]:
     """Let the contenders take turns on one set of layers, and return their times and errors."""
     network, plan, projector = trained(name, device=device)
     before = state_of(network, plan)
-    partners = {layer.name: layer.batch_norm for layer in plan.layers if layer.batch_norm is not None}
-    scales = {layer: row_scale(network.get_submodule(partner)) for layer, partner in partners.items()}
+    bound = plan.bind(network).items()
+    scales = {layer: alpha.flatten() for layer, each in bound if (alpha := each.row_scale()) is not None}
     state = {**projector.state_dict(), "waits": {}}
-    cold = lrpet.Projector(network, plan, every=1, solver="eigh")
-    bound = products(before, plan.ranks)
+    cold = lrpet.Projector(network, plan, start=0, every=1, solver="eigh")
 
     def warm() -> None:
         projector.project()
 
     contenders: dict[str, Callable[[], Any]] = {
-        "products": bound,
+        "products": products(before, plan.ranks),
         "warm": warm,
         "cold": cold.project,
         "svd": lambda: full_svd(before, scales, plan.ranks),

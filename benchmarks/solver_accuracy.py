@@ -24,7 +24,7 @@ RECIPE = {
     "data": "digits",
     "keep": 0.38,
     "every": 10,
-    "project_from": 0.0,
+    "start": 0.0,
     "batch_size": 64,
     "device": "cpu",
 }

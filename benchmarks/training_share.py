@@ -39,7 +39,7 @@ def measure(case: str, device: torch.device, *, rounds: int = 5) -> dict[str, An
         torch.arange(timed_batch, device=device) % 10,
     )
     plan = lrpet.plan(network, images[:1], keep=keep)
-    projector = lrpet.Projector(network, plan, every=10**9)
+    projector = lrpet.Projector(network, plan, start=0, every=10**9)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
 
     def step() -> None:

@@ -43,10 +43,11 @@ def compute(cell: Cell, options: Mapping[str, Any], *, work: Path) -> dict[str, 
     settings = [phase.config.model_dump(mode="json", exclude={"output", "data_dir"}) for phase in run.phases]
     return {
         **vars(cell),
-        "macs": counted.macs_dense,
-        "macs_dense": run.plan.macs_dense,
-        "params": counted.params_dense,
-        "params_dense": run.plan.params_dense,
+        # Convolutions and linears, as papers count.
+        "macs": counted.layer_macs_dense,
+        "macs_dense": run.plan.layer_macs_dense,
+        "params": counted.layer_params_dense,
+        "params_dense": run.plan.layer_params_dense,
         "ranks": run.phases[-1].plan.ranks,
         **_accuracies(compact, run),
         "seconds": sum(phase.seconds["training"] for phase in run.phases),

@@ -64,7 +64,7 @@ def gradient_norms(network: nn.Module, layers: list[str], inputs: Tensor, labels
 def projected(network: nn.Module, plan: lrpet.Plan, *, energy_transfer: bool) -> nn.Module:
     """Return a projected copy."""
     network = copy.deepcopy(network)
-    lrpet.Projector(network, plan, every=1, energy_transfer=energy_transfer).project()
+    lrpet.Projector(network, plan, start=0, every=1, energy_transfer=energy_transfer).project()
     return network
 
 
@@ -75,7 +75,7 @@ def measure(network: nn.Module, *, lr: float, size: int, seed: int, energy_trans
     pixels = F.interpolate(images.pixels.float().sub(78).div(96), size=size)
     generator = torch.Generator().manual_seed(seed)
     plan = lrpet.plan(network, pixels[:1], keep=KEEP, factorize_all=True)
-    projector = lrpet.Projector(network, plan, every=EVERY, energy_transfer=energy_transfer)
+    projector = lrpet.Projector(network, plan, start=0, every=EVERY, energy_transfer=energy_transfer)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=EVERY * PROJECTIONS)
     layers = list(plan.ranks)

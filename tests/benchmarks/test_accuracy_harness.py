@@ -56,15 +56,15 @@ def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: py
     assert {len(values) for values in result["curve"].values()} == {2}
     network = models.create("resnet20", in_channels=1)
     plan = lrpet.plan(network, torch.zeros(1, 1, 8, 8), keep=0.5)
-    assert result["macs_dense"] == plan.macs_dense
+    assert result["macs_dense"] == plan.layer_macs_dense
     if method == "dense":
-        assert (result["macs"], result["params"]) == (plan.macs_dense, plan.params_dense)
+        assert (result["macs"], result["params"]) == (plan.layer_macs_dense, plan.layer_params_dense)
     elif method == "pruning":
-        assert 0.8 * plan.macs < result["macs"] <= plan.macs
+        assert 0.8 * plan.layer_macs < result["macs"] <= plan.layer_macs
     elif method.startswith(("falling_by", "by_", "searched")):
-        assert 0.98 * plan.macs < result["macs"] <= plan.macs
+        assert 0.98 * plan.layer_macs < result["macs"] <= plan.layer_macs
     else:
-        assert (result["macs"], result["params"]) == (plan.macs, plan.params)
+        assert (result["macs"], result["params"]) == (plan.layer_macs, plan.layer_params)
     projecting = ("lrpet", "late", "half", "every", "falling", "by_", "searched", "no_", "neither", "trp")
     assert bool(result["pruned"]["step"]) == (
         method.startswith(projecting) and method != "every_100"
@@ -147,9 +147,9 @@ def test_frobenius_decay_replaces_the_optimizers(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("fraction", [0.7, 0.3])
 def test_pruning_keeps_to_its_budget(fraction: float) -> None:
     network, example = models.create("vgg16_bn"), torch.zeros(1, 3, 32, 32)
-    dense = lrpet.plan(network, example, ranks={}).macs_dense
+    dense = lrpet.plan(network, example, ranks={}).layer_macs_dense
     pruned = prune(network, example, macs=int(fraction * dense))
-    assert 0.8 * fraction * dense < lrpet.plan(pruned, example, ranks={}).macs_dense <= fraction * dense
+    assert 0.8 * fraction * dense < lrpet.plan(pruned, example, ranks={}).layer_macs_dense <= fraction * dense
     assert pruned(example.expand(2, -1, -1, -1)).shape == (2, 10)
     with pytest.raises(ValueError, match="no pruning of channels leaves 5 multiply-adds"):
         prune(network, example, macs=5)
@@ -233,8 +233,8 @@ def test_energy_transfer_restores_what_projection_takes_from_gradients() -> None
     network = plain(depth=8, width=32, inputs=16)
     plan = lrpet.plan(network, torch.zeros(1, 16), keep=0.4, factorize_all=True)
     with_it, without = copy.deepcopy(network), copy.deepcopy(network)
-    report = lrpet.Projector(with_it, plan, every=1).project()
-    lrpet.Projector(without, plan, every=1, energy_transfer=False).project()
+    report = lrpet.Projector(with_it, plan, start=0, every=1).project()
+    lrpet.Projector(without, plan, start=0, every=1, energy_transfer=False).project()
     names = list(plan.ranks)
     inputs, direction = torch.randn(64, 16), torch.randn(64, 10)
 

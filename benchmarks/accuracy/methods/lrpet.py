@@ -12,13 +12,13 @@ import lrpet
 from benchmarks.accuracy.run import Run
 
 NO_TRANSFER, NO_RECTIFICATION = {"energy_transfer": False}, {"rectify": False}
-START = {"project_from": 0.0}
+START = {"start": 0.0}
 #: The interval is an epoch for the first half of the training, and then shrinks to 5 steps.
-FROM_START: dict[str, Any] = {"every": "epoch", "every_last": 5, "shrink_from": 0.5}
+FROM_START: dict[str, Any] = {"every": "epoch", "every_last": 5, "shrink_from": 0.5, **START}
 
 #: Projections come from half of the training on, at intervals that shrink from about √(5·steps/2) to 5 steps.
-LATE: dict[str, Any] = {"every": 0.5}
-FROM_HALF: dict[str, Any] = {"every": 5, "project_from": 0.5}
+LATE: dict[str, Any] = {"every": 0.5, "every_last": 5, "shrink_from": 0.0, **START}
+FROM_HALF: dict[str, Any] = {"every": 5, "start": 0.5}
 
 #: {method: (its title, its changes to the trainer's defaults)}.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -36,13 +36,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lrpet_late_neither": ("projection alone (from half on, shrinking)", {**LATE, **NO_TRANSFER, **NO_RECTIFICATION}),
     "late_tail_0.5": ("tail halved instead of pruned (from half on, shrinking)", {**LATE, "tail_scale": 0.5}),
     "late_tail_0.9": ("tail times 0.9 instead of pruned (from half on, shrinking)", {**LATE, "tail_scale": 0.9}),
-    "late_quarter": ("LRPET (from a quarter on, interval shrinking)", {"every": 0.25}),
-    "late_three_quarters": ("LRPET (from three quarters on, interval shrinking)", {"every": 0.75}),
+    "late_quarter": ("LRPET (from a quarter on, interval shrinking)", {**LATE, "every": 0.25}),
+    "late_three_quarters": ("LRPET (from three quarters on, interval shrinking)", {**LATE, "every": 0.75}),
     "lrpet": ("LRPET (from the start, interval shrinking)", FROM_START),
     "no_energy_transfer": ("no energy transfer (from the start, shrinking)", {**FROM_START, **NO_TRANSFER}),
     "no_rectification": ("no rectification (from the start, shrinking)", {**FROM_START, **NO_RECTIFICATION}),
     "neither": ("projection alone (from the start, shrinking)", {**FROM_START, **NO_TRANSFER, **NO_RECTIFICATION}),
-    "lrpet_authors": ("LRPET (the authors' schedule: every epoch)", {"every": "epoch"}),
+    "lrpet_authors": ("LRPET (the authors' schedule: every epoch)", {"every": "epoch", **START}),
     "every_100": ("LRPET (every 100 steps from the start)", {"every": 100, **START}),
     "every_20": ("LRPET (every 20 steps from the start)", {"every": 20, **START}),
     "every_5": ("LRPET (every 5 steps from the start)", {"every": 5, **START}),

@@ -15,5 +15,5 @@ from benchmarks.accuracy.run import RECIPE, Run
 def train(run: Run) -> nn.Module:
     again = run.retraining_epochs
     network = run.dense(run.cell.epochs - again)
-    options = {"epochs": again, "lr": RECIPE["lr"] / 2, "every": 5, "project_from": 0.0}
+    options = {"epochs": again, "lr": RECIPE["lr"] / 2, "every": 5, "start": 0.0}
     return lrpet.factorize(run.fit("retrain", network, plan=run.plan, **options), run.plan)

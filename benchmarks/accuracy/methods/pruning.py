@@ -22,17 +22,17 @@ HALVINGS = 12
 
 def train(run: Run) -> nn.Module:
     again = run.retraining_epochs
-    pruned = prune(run.dense(run.cell.epochs - again), run.task.example, macs=run.plan.macs)
+    pruned = prune(run.dense(run.cell.epochs - again), run.task.example, macs=run.plan.layer_macs)
     return run.fit("retrain", pruned, epochs=again, lr=RECIPE["lr"] / 2)
 
 
 def prune(network: nn.Module, example: Tensor, *, macs: int) -> nn.Module:
-    """Return a copy of `network` with as many channels as fit into this many multiply-adds."""
+    """Return a copy of `network` with as many channels as fit into the multiply-adds of convolutions and linears."""
     low, high, best = 0.0, 1.0, None
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
         candidate = _pruned(network, example, ratio)
-        if lrpet.plan(candidate, example, ranks={}).macs_dense <= macs:
+        if lrpet.plan(candidate, example, ranks={}).layer_macs_dense <= macs:
             high, best = ratio, candidate
         else:
             low = ratio

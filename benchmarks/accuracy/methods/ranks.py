@@ -72,21 +72,22 @@ def _search(run: Run) -> Path:
     with alone(folder):
         if not (folder / "plan.json").exists():
             of_first = run.with_seed(0)
-            start = of_first.work / "shared" / f"{first.name}-start"
+            weights = of_first.work / "shared" / f"{first.name}-weights"
             dense = of_first.dense(cell.epochs)
             nothing = lrpet.plan(dense, of_first.task.example, ranks={})
-            lrpet.save(lrpet.factorize(dense, nothing), start, overwrite=True)
+            lrpet.save(lrpet.factorize(dense, nothing), weights, overwrite=True)
             recipe = of_first.config(
                 Path("unused"),
                 cell.keep,
                 {
                     **_macs(run),
                     "epochs": 1,
-                    "start": start,
+                    "weights": weights,
                     "lr": 0.05,
                     "every": 50,
                     "every_last": 5,
                     "shrink_from": 0.0,
+                    "start": 0.0,
                 },
             )
             groups = sorted({_group(name) for name in run.plan.ranks})
@@ -101,7 +102,7 @@ def _group(name: str) -> str:
 
 
 def _falling() -> dict[str, Any]:
-    return {"every": 50, "every_last": 5, "shrink_from": 0.6, "descent": 0.6}
+    return {"every": 50, "every_last": 5, "shrink_from": 0.6, "start": 0.0, "descent": 0.6}
 
 
 def _macs(run: Run) -> dict[str, Any]:

@@ -18,15 +18,14 @@ WEIGHT = 3e-4
 
 def train(run: Run) -> nn.Module:
     network = run.network()
-    layers = run.plan.modules(network)
+    layers = run.plan.bind(network)
 
     @torch.no_grad()
     def add_subgradient(projector: lrpet.Projector) -> None:
         if projector.last is None or projector.last.step != projector.steps:
             return
-        for name, module in layers.items():
-            weight = module.weight
-            assert isinstance(weight, Tensor)
+        for name, layer in layers.items():
+            weight = layer.weight
             assert weight.grad is not None
             weight.grad.add_(subgradient(weight.flatten(1), run.plan.ranks[name]).view_as(weight), alpha=WEIGHT)
 
@@ -36,7 +35,7 @@ def train(run: Run) -> nn.Module:
         plan=run.plan,
         before_step=add_subgradient,
         every=EVERY,
-        project_from=0.0,
+        start=0.0,
         energy_transfer=False,
         rectify=False,
     )
