@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
 
 
 def plot(folder: Path) -> None:
-    """Validation accuracy of both networks, and the energy pruned at each projection, over the steps."""
+    """Plot both networks' validation accuracy, and the energy pruned at each projection, over the steps."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     plan = lrpet.plan(model, (example,), keep=options.keep, include=backbone)
     print(plan.summary())
     steps = options.epochs * len(train)
-    projector = lrpet.Projector(model, plan, every=options.every, start=steps // 2)
+    projector = lrpet.Projector(model, plan, total_steps=steps, every=options.every)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=options.lr, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -95,8 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
             schedule.step()
             total += loss.detach()
         print(f"epoch {epoch + 1}: loss {total.item() / len(train):.3f}")
-    projector.project()
-    lrpet.save(lrpet.factorize(model, plan).cpu(), options.output)
+    lrpet.save(projector.finish().cpu(), options.output)
 
     compact = lrpet.load(options.output, network(pretrained=options.pretrained, side=options.side), device=device)
     found = precision(compact, test, device)

@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> float:
     validation = data(options.data, "val", side=options.side, train=False)
     model = network(pretrained=options.pretrained).to(device)
     example = torch.rand(1, 3, options.side, options.side, device=device)
-    plan = lrpet.plan(model, example, keep=options.keep, include=lambda module, name: name.startswith("backbone."))
+    plan = lrpet.plan(model, example, keep=options.keep, include="backbone.*")
     print(plan.summary())
     steps = options.epochs * len(train)
-    projector = lrpet.Projector(model, plan, every=options.every, start=steps // 2)
+    projector = lrpet.Projector(model, plan, total_steps=steps, every=options.every)
     optimizer = torch.optim.SGD(model.parameters(), lr=options.lr, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
     for epoch in range(options.epochs):
@@ -95,8 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
             schedule.step()
             total += loss.detach()
         print(f"epoch {epoch + 1}: loss {total.item() / max(1, len(train)):.3f}")
-    projector.project()
-    lrpet.save(lrpet.factorize(model, plan).cpu(), options.output)
+    lrpet.save(projector.finish().cpu(), options.output)
 
     compact = lrpet.load(options.output, network(pretrained=options.pretrained), device=device)
     found = intersection_over_union(compact, validation, device)

@@ -9,7 +9,7 @@ import reference
 import timm
 import torch
 from helpers import images
-from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
+from timm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame
 from torch import nn
 
 import lrpet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -67,5 +68,5 @@ def test_costs_of_a_layer() -> None:
         ({"min_rank": 4, "max_rank": 5, "multiple_of": 3}, (4, 5)),
     ],
 )
-def test_allowed_ranks(limits: dict[str, int], ranks: tuple[int, ...]) -> None:
+def test_allowed_ranks(limits: dict[str, Any], ranks: tuple[int, ...]) -> None:
     assert Limits(**limits).ranks(7) == ranks

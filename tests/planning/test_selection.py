@@ -26,7 +26,7 @@ def test_patterns_lists_and_functions_choose_layers(include: Any) -> None:
             self.stage, self.other = model["stage"], model["other"]
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.other(self.stage["conv2"](self.stage["conv1"](x)))  # type: ignore[index, no-any-return, operator]
+            return self.other(self.stage["conv2"](self.stage["conv1"](x)))  # type: ignore[index, no-any-return]
 
     assert len(network) == 1
     assert list(lrpet.plan(Net(), EXAMPLE, keep=0.25, include=include).ranks) == ["stage.conv1", "stage.conv2"]

@@ -25,7 +25,14 @@ def bert() -> tuple[nn.Module, Any]:
 
 
 def vit() -> tuple[nn.Module, Any]:
-    options = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 10}
+    options: dict[str, Any] = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 48,
+        "depth": 2,
+        "num_heads": 3,
+        "num_classes": 10,
+    }
     return timm.models.vision_transformer.VisionTransformer(**options), images(1, 3, 32, 32)
 
 

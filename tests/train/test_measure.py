@@ -8,7 +8,8 @@ from helpers import images, small_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrpet.train.measure import latency, score, size_in_bytes
+from lrpet.latency.measure import latency
+from lrpet.train.measure import score, size_in_bytes
 
 
 def partly_frozen() -> nn.Sequential:

@@ -48,7 +48,7 @@ class Solution:
 
 
 def solve(layers: Mapping[str, Sequence[Choice]]) -> Solution:
-    """The choices that keep most, their costs adding up to at most 1 for every budget.
+    """Return the choices that keep most, their costs adding up to at most 1 for every budget.
 
     With one budget, short of the best by no more than the gain of one step. With several, budgets are weighed against each
     other (multiplicative weights), each weighing gives a bound, and the best allocation found is returned with the lowest.
@@ -120,7 +120,7 @@ def _filled(layers: Mapping[str, Sequence[Choice]], chosen: dict[str, Choice], u
 
 
 def _hull(choices: Sequence[Choice], weights: Sequence[float]) -> list[Choice]:
-    """The choices on the upper concave hull of value over weighed cost, cheapest first, values rising."""
+    """Return the choices on the upper concave hull of value over weighed cost, cheapest first, values rising."""
     hull: list[Choice] = []
     for choice in sorted(choices, key=lambda choice: (_weighed(choice, weights), -choice.value)):
         if hull and choice.value <= hull[-1].value:

@@ -21,7 +21,7 @@ from lrpet.planning.sensitivity import Sensitivity
 from lrpet.planning.unfolding import unfoldings_of
 
 
-def plan(  # keyword arguments as sugar: each goes into one of Budget, Limits and Request
+def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of Budget, Limits and Request
     model: nn.Module,
     example_inputs: Any,
     *,

@@ -25,7 +25,7 @@ def energies(layer: MatrixLayer) -> Tensor:
 
 
 def kept_energy(layer: MatrixLayer) -> list[float]:
-    """Return the fraction of the energy, over all groups, that is kept at rank 1, 2, …"""
+    """Return the fraction of the energy, over all groups, that is kept at each rank from 1 up."""
     values = energies(layer).sum(0)
     total = values.sum()
     return (values.cumsum(0) / total.clamp_min(torch.finfo(total.dtype).tiny)).tolist()

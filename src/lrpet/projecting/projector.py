@@ -53,7 +53,7 @@ class Projector:
         ValueError: the plan is another network's, or an argument is out of range.
     """
 
-    def __init__(  # keyword arguments as sugar: those of time go into When, the rest are the method's switches
+    def __init__(  # noqa: PLR0913  # keyword arguments as sugar: those of time go into When
         self,
         model: nn.Module,
         plan: Plan,

@@ -101,7 +101,7 @@ class WarmStarts:
         return self.bases[names[0]] if len(names) == 1 else torch.cat([self.bases[name] for name in names])
 
     def _learn(self, stack: Stack, *, started: bool, warm: bool) -> None:
-        """After a warm start that was not good enough, let one projection pass before the next try; then two, four, …"""
+        """Let one projection pass after a warm start that was not good enough; after the next such one, two, then four."""
         first = stack.names[0]
         waiting, pause = self.waits.get(first, (0, 0))
         if started and not warm:

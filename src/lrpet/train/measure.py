@@ -1,10 +1,8 @@
-"""What a network is worth and what it costs: accuracy, bytes, latency."""
+"""What a network is worth and what it costs: accuracy and bytes."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -64,25 +62,3 @@ def size_in_bytes(model: nn.Module) -> int:
     """Count the bytes of all parameters and buffers that are saved, shared ones once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in model.state_dict().values()}
     return sum(storages.values())
-
-
-@torch.no_grad()
-def latency(models: Mapping[str, nn.Module], example: Tensor, *, seconds: float = 1.0) -> dict[str, float]:
-    """Measure the median milliseconds of one forward pass of each model on `example`, in eval mode on its device.
-
-    The contenders take turns, so that a machine busy with other work slows all of them alike. `seconds` bounds the
-    time that each of them is measured for; at least five rounds are run.
-    """
-    times: dict[str, list[float]] = {name: [] for name in models}
-    with evaluating(*models.values()):
-        for model in models.values():
-            model(example)  # warm-up
-        started = time.perf_counter()
-        while len(next(iter(times.values()))) < 5 or time.perf_counter() - started < seconds * len(models):
-            for name, model in models.items():
-                begin = time.perf_counter()
-                model(example)
-                if example.is_cuda:
-                    torch.cuda.synchronize()
-                times[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(values) for name, values in times.items()}

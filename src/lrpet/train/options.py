@@ -109,7 +109,11 @@ class Compression:
 class Optimisation:
     """How the network is trained."""
 
-    epochs: int = option(30, "passes over the training set", ge=1)
+    epochs: int = option(
+        30,
+        "passes over the training set; a resumed run may have more, and fractions are then fractions of the new total",
+        ge=1,
+    )
     batch_size: int = option(128, "images in a step", ge=1)
     optimizer: Literal["sgd", "adamw"] = option("sgd", "optimizer: SGD with momentum, or AdamW")
     lr: float = option(0.1, "learning rate; with one-cycle, its peak", gt=0)

@@ -25,6 +25,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 import lrpet
+from lrpet.latency.measure import latency
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.data.batches import batches
@@ -33,7 +34,7 @@ from lrpet.train.data.options import BatchOptions
 from lrpet.train.data.sets import load
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
-from lrpet.train.measure import Score, latency, score, size_in_bytes
+from lrpet.train.measure import Score, score, size_in_bytes
 from lrpet.train.provenance import provenance
 from lrpet.train.task import Task
 
@@ -104,6 +105,10 @@ def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
         "macs": trained.plan.macs,
         "params_dense": trained.plan.params_dense,
         "params": trained.plan.params,
+        "layer_macs_dense": trained.plan.layer_macs_dense,
+        "layer_macs": trained.plan.layer_macs,
+        "layer_params_dense": trained.plan.layer_params_dense,
+        "layer_params": trained.plan.layer_params,
         "bytes_dense": size_in_bytes(trained.network),
         "bytes": size_in_bytes(compact),
         "cpu_milliseconds_dense": of_one["dense"],

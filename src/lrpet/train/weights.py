@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import nn
 
-from lrpet.compact.files import load_weights
+from lrpet.compact.weights import load_weights
 
 
 def load_trained(path: Path, network: nn.Module) -> None:
