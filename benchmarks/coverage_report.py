@@ -50,11 +50,17 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _merged(reasons: dict[str, int]) -> dict[str, int]:
-    """Count reasons that differ only in a rank as one reason."""
+    """Count reasons that differ only in a rank or in a number as one reason."""
     merged: Counter[str] = Counter()
     for reason, count in reasons.items():
-        merged["factors would cost as much or more" if reason.startswith("factors of rank") else reason] += count
+        merged[_general(reason)] += count
     return dict(merged.most_common())
+
+
+def _general(reason: str) -> str:
+    if reason.startswith("factors of rank") and reason.endswith("only"):
+        return "factors would save next to nothing"
+    return "factors would cost as much or more" if reason.startswith("factors of rank") else reason
 
 
 if __name__ == "__main__":

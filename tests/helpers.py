@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from lrpet.layers.factors import FactorPair
-from lrpet.planning.plan import LayerPlan, Plan
+from lrpet.planning.layer_plan import LayerPlan
+from lrpet.planning.plan import Plan
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from lrpet.compact.factorize import factorize
     from lrpet.compact.files import load, read_metadata, save
     from lrpet.latency.table import LatencyTable
-    from lrpet.planning.plan import LayerPlan, Plan
+    from lrpet.planning.layer_plan import LayerPlan
+    from lrpet.planning.plan import Plan
     from lrpet.planning.planner import plan
     from lrpet.planning.sensitivity import sensitivity
     from lrpet.projecting.descent import Descent
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Descent": "lrpet.projecting.descent",
     "LatencyTable": "lrpet.latency.table",
-    "LayerPlan": "lrpet.planning.plan",
+    "LayerPlan": "lrpet.planning.layer_plan",
     "LayerReport": "lrpet.projecting.report",
     "Plan": "lrpet.planning.plan",
     "Projector": "lrpet.projecting.projector",

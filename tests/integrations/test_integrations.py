@@ -55,8 +55,15 @@ def planned(model: nn.Module, **options: Any) -> lrpet.Projector:
 # ── plain PyTorch ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, *, accumulate: int = 1, scaler: Any = None) -> None:
-    for i, (x, y) in enumerate(data()):
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    accumulate: int = 1,
+    scaler: Any = None,
+    steps: slice = slice(None),
+) -> None:
+    for i, (x, y) in enumerate(list(data())[steps]):
         loss = nn.functional.cross_entropy(model(x), y)
         (loss if scaler is None else scaler.scale(16 * loss)).backward()
         if (i + 1) % accumulate == 0:
@@ -199,7 +206,6 @@ def accelerated(folder: Path, steps: range, *, resume: bool = False) -> tuple[nn
     projector = planned(model, every=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-    accelerator.register_for_checkpointing(projector)
     prepared, optimizer, batches = accelerator.prepare(model, optimizer, data())
     attach(projector, optimizer)
     if resume:
@@ -271,10 +277,10 @@ class Module(L.LightningModule):
 
 
 def fit(
-    folder: Path, *, epochs: int, resume: str | None = None, **options: Any
+    folder: Path, *, epochs: int, resume: str | None = None, start: int | float = 0, **options: Any
 ) -> tuple[Module, lrpet.Projector, L.Trainer]:
     module = Module()
-    projector = planned(module.network, every=2)
+    projector = planned(module.network, every=2, start=start)
     trainer = L.Trainer(
         default_root_dir=folder,
         max_epochs=epochs,
@@ -320,10 +326,12 @@ def sequences() -> list[dict[str, Tensor]]:
     return [{"input_ids": row, "labels": row} for row in tokens]
 
 
-def trained(folder: Path, *, resume: bool = False, steps: int = 8, save: int = 4) -> tuple[Any, lrpet.Projector, Any]:
+def trained(
+    folder: Path, *, resume: bool = False, steps: int = 8, save: int = 4, start: int | float = 0
+) -> tuple[Any, lrpet.Projector, Any]:
     model = gpt2()
     plan = lrpet.plan(model, {"input_ids": torch.zeros(1, 8, dtype=torch.long)}, macs=0.5)
-    projector = lrpet.Projector(model, plan, start=0, every=2)
+    projector = lrpet.Projector(model, plan, start=start, every=2)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -379,3 +387,97 @@ def test_a_folder_with_its_config(tmp_path: Path) -> None:
     assert torch.equal(generated, model.generate(**tokens, max_new_tokens=4, do_sample=False, pad_token_id=0))
     with pytest.raises(ValueError, match=r"Sequential is not a transformers model: use lrpet\.save"):
         save_pretrained(network(), tmp_path / "other")
+
+
+# ── state in the optimizer, and lengths from trainers ────────────────────────────────────────────────────────────────
+
+
+def test_a_plain_loop_that_saves_its_optimizer_resumes_right(tmp_path: Path) -> None:
+    """Only model and optimizer are saved, as in most scripts; nothing of lrpet is mentioned."""
+    whole = network()
+    optimizer = torch.optim.SGD(whole.parameters(), lr=0.05, momentum=0.9)
+    attach(planned(whole, start=0.5, total_steps=6, every=2), optimizer)
+    train(whole, optimizer)
+
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    projector = planned(model, start=0.5, total_steps=6, every=2)
+    attach(projector, optimizer)
+    train(model, optimizer, steps=slice(4))
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
+
+    resumed = network()
+    optimizer = torch.optim.SGD(resumed.parameters(), lr=0.05, momentum=0.9)
+    projector = planned(resumed, start=0.5, total_steps=6, every=2)
+    attach(projector, optimizer)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    resumed.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    assert projector.steps == 4
+    train(resumed, optimizer, steps=slice(4, None))
+    assert projector.steps == 6
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_optimizer_that_is_ahead_of_its_projector_is_told() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    train(model, optimizer)
+    with pytest.warns(UserWarning, match="the optimizer has taken steps already, and the projector counts from 0"):
+        attach(planned(model, every=2), optimizer)
+    saved = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    train(model, saved)
+    fresh = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    attach(planned(model, every=2), fresh)
+    with pytest.warns(
+        UserWarning, match="this optimizer state was saved without a projector, which goes on counting from"
+    ):
+        fresh.load_state_dict(saved.state_dict())
+
+
+def test_detaching_takes_the_state_away_again() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    attachment = attach(planned(model, every=2), optimizer)
+    assert "lrpet_projector" in optimizer.state_dict()
+    attachment.remove()
+    assert "lrpet_projector" not in optimizer.state_dict()
+
+
+def test_lookahead_counts_every_step() -> None:
+    model = network()
+    optimizer = timm_optim.create_optimizer_v2(  # type: ignore[attr-defined]
+        model, opt="lookahead_adamw", lr=1e-3
+    )
+    projector = planned(model, every=1)
+    attachment = attach(projector, optimizer)
+    train(model, optimizer)
+    assert projector.steps == 6
+    assert_low_rank(model, projector.plan)  # after the slow weights were taken over
+    assert optimizer.state_dict()["lrpet_projector"]["steps"] == 6
+    attachment.remove()
+    train(model, optimizer)
+    assert projector.steps == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trainers_say_how_long_the_training_is(tmp_path: Path) -> None:
+    _, projector, _ = trained(tmp_path / "transformers", steps=4, start=0.75)
+    assert (projector.total_steps, projector.start, projector.steps) == (4, 3, 4)
+    _, projector, _ = fit(tmp_path / "lightning", epochs=1, start=0.5)
+    assert (projector.total_steps, projector.start, projector.steps) == (6, 3, 6)
+    _, first, trainer = fit(tmp_path / "lightning", epochs=1, start=0.5)
+    trainer.save_checkpoint(tmp_path / "half.ckpt", weights_only=False)
+    _, resumed, _ = fit(tmp_path / "lightning", epochs=2, start=0.5, resume=str(tmp_path / "half.ckpt"))
+    assert (first.steps, resumed.total_steps, resumed.steps) == (6, 12, 12)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_best_model_from_before_the_first_projection_is_told() -> None:
+    model = gpt2()
+    plan = lrpet.plan(model, {"input_ids": torch.zeros(1, 8, dtype=torch.long)}, macs=0.5)
+    callback = ProjectorCallback(lrpet.Projector(model, plan, total_steps=8))
+    arguments: Any = None
+    with pytest.warns(UserWarning, match="choose among those from step 4 on"):
+        callback.on_train_end(arguments, transformers.TrainerState(), transformers.TrainerControl())

@@ -13,8 +13,9 @@ from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.allocators import divided
 from lrpet.planning.candidate import Candidate, Ranks
 from lrpet.planning.costs import MatrixCost, uniform_rank
+from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.limits import MIN_SAVING
-from lrpet.planning.plan import LayerPlan, Plan
+from lrpet.planning.plan import Plan
 from lrpet.planning.request import Request, Times
 from lrpet.planning.spectra import kept_energy
 from lrpet.planning.spending import Spending

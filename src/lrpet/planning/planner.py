@@ -13,8 +13,9 @@ from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.budget import Budget
 from lrpet.planning.costs import nearest_rank, uniform_rank
 from lrpet.planning.division import divide
+from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.limits import Limits
-from lrpet.planning.plan import LayerPlan, Plan
+from lrpet.planning.plan import Plan
 from lrpet.planning.request import Allocator, Request, Times
 from lrpet.planning.selection import Names, Overrides, overridden, refusals
 from lrpet.planning.sensitivity import Sensitivity
@@ -109,7 +110,7 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
     refused = refusals(seen.layers, include, exclude, ranks)
     changed = overridden(overrides or {}, [layer.name for layer in seen.layers])
     refused |= {name: "overridden: stays dense" for name, value in changed.items() if value is None}
-    fraction = keep or next((value for value in budget.divisible.values() if value <= 1), None)
+    fraction = keep or next((value for value in (macs, params, bytes) if value and value <= 1), None)
     unfoldings = unfoldings_of(seen.layers, unfolding, model, kept=fraction, of_rank=keep is not None)
     undecided = _undecided(seen, refused, unfoldings)
     request = Request(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lrpet.planning.plan import LayerPlan
+from lrpet.planning.layer_plan import LayerPlan
 
 _HEAD = ("layer", "kind", "matrix", "rank", "MACs", "→", "params", "→", "batch norm", "decision")
 _LEFT = {0, 1, 8, 9}

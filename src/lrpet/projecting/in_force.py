@@ -98,3 +98,28 @@ class PlanInForce:
 
     def _rank(self, layer: MatrixLayer, planned: int, fraction: float) -> int:
         return planned if self.descent is None else self.descent.rank(layer.shape.full_rank, planned, fraction)
+
+
+def again_by(plan: Plan, start: float, descent: Descent | None) -> str | None:
+    """Return how a plan's budget is divided again by trained weights; None if its ranks hold as they are."""
+    if plan.request is None or not plan.request.by_weights:
+        return None
+    allocate = plan.request.allocate
+    if allocate == "auto":
+        return "energy" if start >= 0.5 and descent is None else None
+    if allocate == "sensitivity" and plan.request.worths is None:
+        raise ValueError(
+            "this plan divides its budget by sensitivity and was read from a file, which holds no batches: plan again, or "
+            "take its ranks as they are by plan.settled()"
+        )
+    return allocate
+
+
+def check_ranks(saved: dict[str, int], planned: dict[str, int]) -> None:
+    """Raise ValueError if a saved state has other ranks than the plan that it is loaded for."""
+    if saved != planned:
+        changed = sorted(dict(saved.items() ^ planned.items()))
+        raise ValueError(
+            f"this state was saved with other ranks for {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}: "
+            "make the projector from the plan that was saved with it"
+        )

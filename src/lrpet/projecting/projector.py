@@ -14,7 +14,7 @@ from torch import nn
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 from lrpet.projecting.descent import Descent
-from lrpet.projecting.in_force import PlanInForce
+from lrpet.projecting.in_force import PlanInForce, again_by, check_ranks
 from lrpet.projecting.projection import Projection, project
 from lrpet.projecting.report import Report
 from lrpet.projecting.solvers import Solver
@@ -106,7 +106,7 @@ class Projector:
             raise ValueError(f"total_steps is set before the first step; this projector has counted {self.steps}")
         self._total_steps = total_steps
         self._due = None if total_steps is None else self._when.bound(total_steps)
-        allocate = _allocator(self._asked, self._when.start_fraction(total_steps), self.descent)
+        allocate = again_by(self._asked, self._when.start_fraction(total_steps), self.descent)
         self._in_force = PlanInForce(
             self.model, self._asked, allocate=allocate, descent=self.descent, rectify=self.rectify
         )
@@ -234,7 +234,7 @@ class Projector:
         plan = in_force.plan
         if in_force.moves and "plan" in state:
             plan = Plan.from_dict(state["plan"])
-        _check_ranks(state["ranks"], plan.ranks)
+        check_ranks(state["ranks"], plan.ranks)
         layers = plan.bind(self.model)
         bases = state.get("bases") or {}
         for name, basis in bases.items():
@@ -283,27 +283,3 @@ class Projector:
         )
         each.stack.write_(projected.matrix)
         return projected
-
-
-def _allocator(plan: Plan, start: float, descent: Descent | None) -> str | None:
-    """Return how a plan's budget is divided again by trained weights; None if its ranks hold as they are."""
-    if plan.request is None or not plan.request.by_weights:
-        return None
-    allocate = plan.request.allocate
-    if allocate == "auto":
-        return "energy" if start >= 0.5 and descent is None else None
-    if allocate == "sensitivity" and plan.request.worths is None:
-        raise ValueError(
-            "this plan divides its budget by sensitivity and was read from a file, which holds no batches: plan again, or "
-            "take its ranks as they are by plan.settled()"
-        )
-    return allocate
-
-
-def _check_ranks(saved: dict[str, int], planned: dict[str, int]) -> None:
-    if saved != planned:
-        changed = sorted(dict(saved.items() ^ planned.items()))
-        raise ValueError(
-            f"this state was saved with other ranks for {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}: "
-            "make the projector from the plan that was saved with it"
-        )
