@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from helpers import images, realistic_
@@ -374,3 +376,26 @@ def test_modules_that_ask_for_their_version_load(tmp_path: Path) -> None:
     loaded = lrpet.load(tmp_path / "compact", nn.Sequential(nn.Linear(8, 8), Versioned(8, 8)))
     x = torch.randn(2, 8)
     assert torch.equal(loaded(x), compact.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: timm.create_model("resnet10t", num_classes=4, in_chans=1), "timm:resnet10t"),
+        (lambda: torchvision.models.resnet18(num_classes=4), "torchvision:resnet18"),
+    ],
+    ids=["timm", "torchvision"],
+)
+def test_networks_that_libraries_made_are_made_again_by_name(
+    tmp_path: Path, make: Callable[[], nn.Module], name: str
+) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    x = torch.randn(2, 1 if name.startswith("timm") else 3, 64, 64)
+    plan = lrpet.plan(model, x[:1], keep=0.2)
+    lrpet.Projector(model, plan, start=0, every=1).project()
+    compact = lrpet.factorize(model, plan)
+    loaded = lrpet.load(lrpet.save(compact, tmp_path / "compact"))
+    assert files.read_manifest(tmp_path / "compact")["model"]["name"] == name
+    with torch.no_grad():
+        assert torch.equal(loaded(x), compact(x))

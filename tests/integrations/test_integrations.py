@@ -190,6 +190,7 @@ def test_a_compact_network_is_compiled_and_trained_on() -> None:
     again = lrpet.factorize(network(1), projector.plan)
     again.load_state_dict(state)
     optimizer = torch.optim.SGD(compact.parameters(), lr=0.05)
+    torch._dynamo.reset()
     compiled = torch.compile(compact, backend="aot_eager")
     x = images(4, 3, 6, 6)
     torch.testing.assert_close(compiled(x), again(x))

@@ -55,7 +55,18 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
             "of the planned rank. Project first (projector.finish() does both), or call lrpet.compress",
             stacklevel=2,
         )
-    return assembled(model, plan, new)
+    compact = assembled(model, plan, new)
+    compact.lrpet_source = _source(model)  # type: ignore[assignment]
+    return compact
+
+
+def _source(model: nn.Module) -> object:
+    """Return how the full-size network is made by name, which its compact form no longer shows; None if it has no name."""
+    if not hasattr(model, "lrpet_source") and type(model).__module__.partition(".")[0] not in ("timm", "torchvision"):
+        return None
+    from lrpet.models import source_of  # not before it is needed: the networks by name are no part of the core
+
+    return source_of(model)
 
 
 class _Split(NamedTuple):

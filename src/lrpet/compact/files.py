@@ -71,9 +71,7 @@ def save(
 
 
 def _write(model: nn.Module, plan: Plan, folder: Path, *, overwrite: bool, metadata: Mapping[str, Any] | None) -> None:
-    from lrpet.models import source_of  # not before it is needed: the networks by name are no part of the core
-
-    source = source_of(model)
+    source: Any = getattr(model, "lrpet_source", None)
     manifest = {
         "format": FORMAT,
         "lrpet": _version(),

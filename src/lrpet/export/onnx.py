@@ -12,6 +12,7 @@ from lrpet.compact.write import written
 from lrpet.layers import evaluating
 
 TOLERANCE = 1e-4
+MAX_BATCH = 2**31 - 1  # torch 2.7 refuses a batch size without a bound
 
 
 @torch.no_grad()
@@ -31,8 +32,13 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str], *, 
     Raises:
         FileExistsError: `path` exists and `overwrite` is not set.
         ValueError: ONNX Runtime's output differs by more than 1e-4.
-        ImportError: ONNX Runtime or torch's exporter is not installed.
+        ImportError: ONNX Runtime or onnxscript is not installed, or torch is older than 2.7.
     """
+    if torch.__version__ < "2.7":  # compares version numbers, not text
+        raise ImportError(
+            f"ONNX export needs torch 2.7 or newer, and this is {torch.__version__}: "
+            "the exporter of older versions does not fit today's onnxscript"
+        )
     import onnxruntime
 
     path = Path(path)
@@ -50,7 +56,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str], *, 
             verbose=False,
             input_names=["input"],
             output_names=["output"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=({0: torch.export.Dim("batch", max=MAX_BATCH)},),
         )
         assert program is not None
         program.save(str(temporary), external_data=False)

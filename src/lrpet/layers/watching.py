@@ -13,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from lrpet.layers.mode import evaluating
 
@@ -26,7 +25,10 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        from torch.utils.flop_counter import flop_registry  # imports triton where it is there: not before it is needed
+
         self.macs = 0
+        self._formulas = flop_registry
         self._math = sdpa_kernel(SDPBackend.MATH)
 
     def __enter__(self) -> Products:
@@ -43,7 +45,7 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run an operation, and add its multiply-adds: half the floating-point operations."""
         result = func(*args, **(kwargs or {}))
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+        if (formula := self._formulas.get(func._overloadpacket)) is not None:
             self.macs += formula(*args, **(kwargs or {}), out_val=result) // 2
         return result
 
