@@ -51,8 +51,9 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     if cut:
         worst = max(cut, key=cut.__getitem__)
         warnings.warn(
-            f"factorize cuts energy off the weights of {len(cut)} layers, most off {worst} ({cut[worst]:.1%}): they are not "
-            "of the planned rank. Project first (projector.finish() does both), or call lrpet.compress",
+            f"factorize cuts energy off the weights of {len(cut)} layer{'s' * (len(cut) > 1)}, most off {worst or '(root)'} "
+            f"({cut[worst]:.1%}): they are not of the planned rank. Project first "
+            "(projector.finish() does both), or call lrpet.compress",
             stacklevel=2,
         )
     compact = assembled(model, plan, new)

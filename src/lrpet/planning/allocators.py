@@ -110,13 +110,13 @@ def most(spending: Spending, kept: Mapping[str, Sequence[float]]) -> tuple[Ranks
 
 
 def _wanted(spending: Spending, ranks: Ranks, ratios: Mapping[str, float], multiple: float) -> Ranks:
-    """Return these ranks; for layers that stay dense, the rank that would be theirs, so that a reason can be given."""
-    return {
-        name: each.nearest(uniform_rank(each.cost.full_rank, min(1.0, multiple * ratios[name])))
-        if ranks[name] is None
-        else ranks[name]
-        for name, each in spending.candidates.items()
-    }
+    """Return these ranks; for layers that stay dense since their rank is not worth it, that rank, as the reason."""
+    wanted = dict(ranks)
+    for name, each in spending.candidates.items():
+        rank = each.nearest(uniform_rank(each.cost.full_rank, min(1.0, multiple * ratios[name])))
+        if ranks[name] is None and each.objection(rank) is not None:
+            wanted[name] = rank
+    return wanted
 
 
 def _largest(spending: Spending, levels: Sequence[float], ranks: Callable[[float], Ranks]) -> float:
