@@ -68,7 +68,7 @@ def small_network(seed: int = 0) -> nn.Sequential:
 
 
 def weight(model: nn.Module, name: str) -> Tensor:
-    """Of a layer, as a matrix."""
+    """The weight of a layer, as a matrix."""
     parameter = model.get_submodule(name).weight
     assert isinstance(parameter, Tensor)
     return parameter.detach().flatten(1)

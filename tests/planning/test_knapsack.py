@@ -23,7 +23,7 @@ def problems(draw: st.DrawFn, budgets: int) -> dict[str, list[Choice]]:
 
 
 def best(layers: Mapping[str, Sequence[Choice]]) -> float | None:
-    """By trying everything."""
+    """Find the best choice by trying everything."""
     values = [
         sum(choice.value for choice in chosen)
         for chosen in itertools.product(*layers.values())

@@ -37,6 +37,7 @@ def test_summary_is_of_the_network_on_disk(finished: Path) -> None:
     assert evaluate(finished, part="validation").accuracy == pytest.approx(summary["val_accuracy"], abs=1e-9)
     stored = {name: tensor.numel() for name, tensor in weights(finished).items() if "running" not in name}
     assert sum(count for name, count in stored.items() if "num_batches" not in name) == summary["params"]
+    assert torch.equal(lrpet.load(finished).state_dict()["fc.bias"], weights(finished)["fc.bias"])
     layers = sum(count for name, count in stored.items() if "conv" in name or "fc" in name)
     assert layers == summary["layer_params"]
 

@@ -31,8 +31,8 @@ def compress(
     Args:
         model: A trained network; untouched.
         example_inputs: What its forward takes, as for `lrpet.plan`.
-        batches: Training batches, inputs or (inputs, ...) as a data loader gives them, from which the statistics of batch norm
-            are re-estimated: a cut without that loses most of its accuracy. None leaves them as they are.
+        batches: Training batches, inputs or (inputs, ...) as a data loader gives them. The statistics of batch norm are
+            re-estimated from them; a cut without that loses most of its accuracy. None leaves them as they are.
         energy_transfer: Hand the energy of the pruned singular values to the kept ones.
         options: What `lrpet.plan` takes besides. `allocate` is "energy" where a budget of macs, params, bytes or latency is
             given, since the weights are trained.

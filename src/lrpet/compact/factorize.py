@@ -101,8 +101,8 @@ def _split(layer: MatrixLayer, rank: int) -> _Split:
 def _svd(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return U, σ, Vᵀ of matrices that have this rank at most, the leading ones at least.
 
-    Such a matrix is as small as its rank within the span of its columns, and a few of their random combinations span that
-    (Halko, Martinsson, Tropp 2011), so that the decomposition is of a (rank + 16) × columns matrix.
+    A few random combinations of the columns span all of them (Halko, Martinsson, Tropp 2011), so that the decomposition is
+    that of a (rank + 16) × columns matrix.
     """
     rows, columns = matrices.shape[1:]
     few = rank + 16

@@ -94,7 +94,7 @@ def load(
     """Read a compact model back, in eval mode, with the dtypes it was saved in.
 
     Args:
-        folder: What `lrpet.save` wrote.
+        folder: What `lrpet.save` wrote, or the folder of a finished run, which holds one as "compact".
         model: A freshly made full-size network of the saved one's architecture; left untouched. Networks of
             `lrpet.models.create`, timm and torchvision are made by the name that is in the folder.
         device: The device that the network is put on.
@@ -104,6 +104,8 @@ def load(
         ValueError: it is damaged or of a newer format, `model` is missing, or `model` is another network.
     """
     folder = Path(folder)
+    if not (folder / MANIFEST).exists() and (folder / "compact" / MANIFEST).is_file():
+        folder /= "compact"
     manifest = read_manifest(folder)
     plan = Plan.from_dict(manifest["plan"])
     if model is None:

@@ -18,9 +18,9 @@ class StandardizedConvolution(Convolution):
     """A convolution with the weight Ŵ: each row of W without its mean, at unit variance, times a learned gain.
 
     What is projected, and what the factors multiply out to, is Ŵ; the factors are plain convolutions. Any projection of Ŵ
-    can be written back exactly: its rows keep mean zero, since (1, …, 1) is orthogonal to every row of Ŵ and with that to its
-    leading right singular vectors, and the gain takes up the length of each row. The rows of W keep their own variance, so
-    that the effective learning rate of W stays.
+    can be written back exactly. Its rows keep mean zero: (1, …, 1) is orthogonal to every row of Ŵ, and with that to its
+    leading right singular vectors. The gain takes up the length of each row. The rows of W keep their own variance, so that
+    the effective learning rate of W stays.
 
     Brock, De, Smith: Characterizing signal propagation to close the performance gap in unnormalized ResNets, ICLR 2021.
     """

@@ -1,9 +1,10 @@
 """Which layer gets how much of a budget: the choices that keep most for their cost. Pure arithmetic on lists.
 
-Every layer has some choices, a rank or staying dense, each with what it costs, in every unit that is budgeted, and the value
-that it keeps. Wanted is the choice for each layer that together keep most and fit: a multiple-choice knapsack. Its linear
-relaxation is solved by marginal gains (Sinha and Zoltners 1979): only the choices on the concave hull of value over cost
-matter, and going up these hulls in order of gain for cost is optimal until the first step that no longer fits. The relaxed
+Every layer has some choices, a rank or staying dense. Each choice has a cost, in every unit that is budgeted, and the value
+that it keeps. Wanted are the choices, one for each layer, that together keep most and fit: a multiple-choice knapsack.
+
+Its linear relaxation is solved by marginal gains (Sinha and Zoltners 1979). Only the choices on the concave hull of value over
+cost matter. Going up these hulls in order of gain for cost is optimal until the first step that no longer fits. The relaxed
 optimum bounds the true one from above, so that every answer comes with how much it can at most be short of the best.
 """
 
