@@ -18,10 +18,10 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-import lrpet
 from lrpet.compact.card import model_card
-from lrpet.compact.files import CARD, read_manifest
+from lrpet.compact.files import CARD, load, read_manifest, save
 from lrpet.planning.plan import Plan
+from lrpet.projecting.projector import Projector
 
 STATE = "lrpet_projector.json"
 
@@ -37,7 +37,7 @@ class ProjectorCallback(TrainerCallback):
         projector: Made for the model that the trainer gets.
     """
 
-    def __init__(self, projector: lrpet.Projector) -> None:
+    def __init__(self, projector: Projector) -> None:
         self.projector = projector
 
     def on_train_begin(
@@ -89,7 +89,7 @@ def save_pretrained(compact: nn.Module, folder: str | os.PathLike[str], **option
     """
     if not isinstance(compact, PreTrainedModel):
         raise ValueError(f"{type(compact).__name__} is not a transformers model: use lrpet.save")
-    written = lrpet.save(compact, folder, **options)
+    written = save(compact, folder, **options)
     compact.config.save_pretrained(written)
     usage = 'from lrpet.integrations.huggingface import from_pretrained\n\ncompact = from_pretrained("this folder")'
     (written / CARD).write_text(
@@ -113,4 +113,4 @@ def from_pretrained(name: str | os.PathLike[str], **options: Any) -> nn.Module:
     if model_class is None:
         raise ValueError(f"{folder} holds a {kind}, which transformers does not have: use lrpet.load with a model")
     config = transformers.AutoConfig.from_pretrained(folder)
-    return lrpet.load(folder, model_class(config), **options)
+    return load(folder, model_class(config), **options)
