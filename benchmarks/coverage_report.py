@@ -27,8 +27,8 @@ def page() -> str:
         + ", ".join(f"[`{file.name}`](benchmarks/results/{file.name})" for file in files)
         + ". These files say command, commit, hardware and versions.",
         "",
-        "Each network, with random weights, was planned at half of its multiply-adds, projected, factorised, saved and loaded "
-        "onto a fresh one. It is covered if projected and factorised network compute the same: their outputs may differ by at "
+        "Each network, with random weights, was planned at half of the multiply-adds of its convolutions and linears, projected, "
+        "factorised, saved and loaded onto a fresh one. It is covered if projected and factorised network compute the same: their outputs may differ by at "
         "most 1e-3 of the largest output, in float32. This has to hold both before saving and after loading.",
         "",
         f"{counts['covered']} of {len(rows)} are covered.",
