@@ -28,9 +28,9 @@ def page() -> str:
         + ". These files say command, commit, hardware and versions.",
         "",
         "Each network, with random weights, was planned at half of the multiply-adds of its convolutions and linears, "
-        "projected, factorised, saved and loaded onto a fresh one. It is covered if projected and factorised network compute the same: "
-        "their outputs may differ by at most 1e-3 of the largest output. This has to hold both before saving and after "
-        "loading, in float32; in float64 where random weights amplify rounding errors.",
+        "projected, factorised, saved and loaded onto a fresh one. It is covered if projected and factorised network "
+        "compute the same: their outputs may differ by at most 1e-3 of the largest output. This has to hold both before "
+        "saving and after loading, in float32; in float64 where random weights amplify rounding errors.",
         "",
         f"{counts['covered']} of {len(rows)} are covered.",
         "",
