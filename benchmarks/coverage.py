@@ -36,7 +36,7 @@ MACS = 0.5
 TOLERANCE = 1e-3
 #: The effect of projecting on the outputs, relative to them, from which a network is one that amplifies rounding errors.
 AMPLIFIED = 1e3
-SECONDS = 300
+SECONDS = 900
 
 
 def main() -> None:
