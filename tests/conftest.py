@@ -1,5 +1,6 @@
 """One thread a process: threads of several test workers on few cores wait for each other for minutes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     run(quick(folder))
     return folder
+
+
+@pytest.fixture
+def refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[list[str], str], None]:
+    """Checks that the command line refuses its arguments with one message, and leaves no file or folder behind."""
+    from lrpet.cli import main
+
+    def check(arguments: list[str], message: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert main(arguments) == 2
+        text = capsys.readouterr().err
+        assert message in text
+        assert "Traceback" not in text
+        assert list(tmp_path.iterdir()) == []
+
+    return check
