@@ -295,3 +295,20 @@ def test_factors_of_large_matrices(rows: int, columns: int, dtype: torch.dtype, 
     assert (pair.weight - layer.weight).norm() <= tolerance * layer.weight.norm()
     norms = [torch.linalg.matrix_norm(parameter.double(), 2).item() for parameter in pair.parameters()]
     assert norms == pytest.approx([10, 10], rel=1e-5)
+
+
+def test_an_svd_that_does_not_converge_is_done_in_float64(
+    model: Convolutional, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = lrpet.plan(model, EXAMPLE, keep=0.25)
+    lrpet.Projector(model, plan, start=0, every=1).project()
+    expected = lrpet.factorize(model, plan).eval()(EXAMPLE)
+    svd = torch.linalg.svd
+
+    def failing(matrices: Tensor, **options: Any) -> Any:
+        if matrices.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
+        return svd(matrices, **options)
+
+    monkeypatch.setattr("torch.linalg.svd", failing)
+    torch.testing.assert_close(lrpet.factorize(model, plan).eval()(EXAMPLE), expected, rtol=1e-4, atol=1e-5)

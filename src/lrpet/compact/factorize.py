@@ -107,10 +107,19 @@ def _svd(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns = matrices.shape[1:]
     few = rank + 16
     if 2 * few >= min(rows, columns):
-        return torch.linalg.svd(matrices, full_matrices=False)  # type: ignore[no-any-return]
+        return _decomposed(matrices)
     random = torch.Generator(matrices.device).manual_seed(0)
     mixed = torch.randn(columns, few, generator=random, device=matrices.device, dtype=matrices.dtype)
     with full_precision(matrices.device):
         span = torch.linalg.qr(matrices @ mixed).Q
-        left, singular_values, right = torch.linalg.svd(span.mT @ matrices, full_matrices=False)
+        left, singular_values, right = _decomposed(span.mT @ matrices)
         return span @ left, singular_values, right
+
+
+def _decomposed(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the thin SVD; in float64 where that of matrices with singular values near zero does not converge in float32."""
+    try:
+        return torch.linalg.svd(matrices, full_matrices=False)  # type: ignore[no-any-return]
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        left, singular_values, right = torch.linalg.svd(matrices.double(), full_matrices=False)
+        return left.to(matrices.dtype), singular_values.to(matrices.dtype), right.to(matrices.dtype)
