@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(name)]
 
 
+def later() -> None:
+    """Wait for the next second: TensorBoard orders the files of a curve by the second that is in their names."""
+    time.sleep(1.1)
+
+
 def logged(folder: Path, kind: str, name: str) -> list[tuple[int, Any]]:
     return [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines(folder) if line["kind"] == kind]
 
@@ -28,7 +34,9 @@ def test_tensorboard_shows_the_metrics_of_a_killed_and_resumed_run(tmp_path: Pat
     with killed_at(19):
         run(quick(tmp_path / "run", **OPTIONS))
     assert [step for step, _ in curve(tmp_path / "run", "projection/pruned")] == [4, 8, 12, 16]
+    later()
     run(quick(tmp_path / "run", **OPTIONS), resume=True)
+    later()
     run(quick(tmp_path / "run", **{**OPTIONS, "epochs": 3}), resume=True)
     for kind, name in (("epoch", "train_loss"), ("epoch", "lr"), ("projection", "pruned")):
         assert curve(tmp_path / "run", f"{kind}/{name}") == logged(tmp_path / "run", kind, name)
