@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 import lrpet
-from lrpet.export import to_onnx
+from lrpet.exporting import to_onnx
 from lrpet.train.config import make_config
 from lrpet.train.console import summary_table
 from lrpet.train.run import train

@@ -13,7 +13,7 @@ import pytest
 import lrpet
 
 SOURCE = str(Path(lrpet.__file__).parents[1])
-ROOMS_ON_REQUEST = {"models", "train", "export", "cli", "report", "integrations"}
+ROOMS_ON_REQUEST = {"models", "train", "exporting", "cli", "report", "integrations"}
 
 BARE = """
 import json, sys
@@ -35,7 +35,7 @@ print(json.dumps(sorted(sys.modules.keys() - before)))
 README = """
 import lrpet
 assert callable(lrpet.integrations.optimizer.attach)
-assert callable(lrpet.export.to_onnx)
+assert callable(lrpet.exporting.to_onnx)
 assert callable(lrpet.models.create)
 """
 

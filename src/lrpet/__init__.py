@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrpet import export, integrations, models
+    from lrpet import exporting, integrations, models
     from lrpet.compact.compress import compress
     from lrpet.compact.factorize import factorize
     from lrpet.compact.files import load, read_metadata, save
@@ -49,7 +49,7 @@ _HOMES = {
     "save": "lrpet.compact.files",
     "sensitivity": "lrpet.planning.sensitivity",
 }
-_ROOMS = ("export", "integrations", "models")
+_ROOMS = ("exporting", "integrations", "models")
 
 __all__ = [
     "Descent",
@@ -61,7 +61,7 @@ __all__ = [
     "Report",
     "Shrinking",
     "compress",
-    "export",
+    "exporting",
     "factorize",
     "integrations",
     "load",

@@ -21,6 +21,7 @@ from torch.nn.parameter import is_lazy
 from lrpet.layers.attention import output_name
 from lrpet.layers.batch_norm import can_rectify, is_batch_norm
 from lrpet.layers.convolution import is_convolution
+from lrpet.layers.inputs import Inputs
 from lrpet.layers.kinds import layer_of, layers_of
 from lrpet.layers.matrix import Call, MatrixLayer, Unfolding
 from lrpet.layers.watching import Products, WeightUses, left_as_found
@@ -100,12 +101,7 @@ def observe(model: nn.Module, example_inputs: Any) -> Observation:
             raise ValueError(f"{name!r} is on the meta device: materialise the model before planning")
     watch = _Watch(model)
     with left_as_found(model), watch.hooked(), Products() as products:
-        if isinstance(example_inputs, Mapping):
-            model(**example_inputs)
-        elif isinstance(example_inputs, tuple):
-            model(*example_inputs)
-        else:
-            model(example_inputs)
+        Inputs.of(example_inputs).run(model)
         layers = watch.layers()
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return Observation(

@@ -12,7 +12,7 @@ from torch.torch_version import TorchVersion
 
 import lrpet
 from lrpet import models
-from lrpet.export import to_onnx
+from lrpet.exporting import to_onnx
 
 exporting = pytest.mark.skipif(torch.__version__ < "2.7", reason="ONNX export needs torch 2.7")
 

@@ -1,5 +1,5 @@
 """Write compact networks in other formats."""
 
-from lrpet.export.onnx import to_onnx
+from lrpet.exporting.onnx import to_onnx
 
 __all__ = ["to_onnx"]
