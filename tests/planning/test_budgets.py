@@ -65,7 +65,9 @@ def test_energy_keeps_more_than_uniform_ranks() -> None:
             total += (energy[: layer.rank].sum() / energy.sum()).item()
         return total
 
-    plans = {how: lrpet.plan(model, x, params=0.5, allocate=how) for how in ("uniform", "energy", "threshold")}
+    plans = {
+        how: lrpet.plan(model, x, params=0.5, allocate=how, multiple_of=1) for how in ("uniform", "energy", "threshold")
+    }
     assert kept(plans["energy"]) > kept(plans["threshold"]) > kept(plans["uniform"])
     ranks = plans["threshold"].ranks
     assert ranks["1"] > ranks["2"] > ranks["3"]
@@ -87,7 +89,7 @@ def test_weights_that_have_diverged_are_named(value: float, how: Any) -> None:
 def test_worths_of_ones_own_decide() -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2))
     worths = {"0": [0.0] * 16, "1": [1.0] * 16}
-    plan = lrpet.plan(model, images(1, 16), params=0.7, allocate=worths)
+    plan = lrpet.plan(model, images(1, 16), params=0.7, allocate=worths, multiple_of=1)
     assert plan.ranks == {"0": 1, "1": 6} or plan.layers[1].rank is None
     with pytest.raises(ValueError, match="allocate must give '1' 16 worths, one a singular value; got none for it"):
         lrpet.plan(model, images(1, 16), params=0.7, allocate={"0": [1.0] * 16})
@@ -114,7 +116,7 @@ def test_uniform_ranks_spend_the_budget(name: str, multiple_of: int) -> None:
 def test_ratios_of_ones_own() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 32), nn.Linear(32, 2))
     x = images(1, 64)
-    plan = lrpet.plan(model, x, params=0.5, allocate={"0": 0.2, "1": 0.4, "2": 0.8})
+    plan = lrpet.plan(model, x, params=0.5, allocate={"0": 0.2, "1": 0.4, "2": 0.8}, multiple_of=1)
     multiple = float(plan.budget.split("(")[1].split()[0])
     for name, ratio, full in (("0", 0.2, 64), ("1", 0.4, 64), ("2", 0.8, 32)):
         assert plan.ranks.get(name, full) in (int(multiple * ratio * full), int(multiple * ratio * full) + 1)

@@ -103,8 +103,8 @@ def test_nothing_is_factorised_for_nothing() -> None:
     wide = [nn.Linear(256, 256, bias=False) for _ in range(4)]
     model = nn.Sequential(*wide, nn.Linear(256, 12, bias=False), nn.Linear(12, 2))
     x = images(1, 256)
-    assert lrpet.plan(model, x, params=0.6).ranks["4"] == 3
-    asked = lrpet.plan(model, x, params=0.6, min_saving=0.01)
+    assert lrpet.plan(model, x, params=0.6, multiple_of=1).ranks["4"] == 3
+    asked = lrpet.plan(model, x, params=0.6, min_saving=0.01, multiple_of=1)
     small = next(layer for layer in asked.layers if layer.name == "4")
     assert small.rank is None
     assert small.reason == "factors of rank 3 would save 2,268 parameters only"

@@ -106,4 +106,4 @@ def _falling() -> dict[str, Any]:
 
 
 def _macs(run: Run) -> dict[str, Any]:
-    return {"keep": None, "macs": run.plan.macs / run.plan.macs_dense}
+    return {"keep": None, "macs": run.plan.macs / run.plan.macs_dense, "multiple_of": 1}

@@ -20,7 +20,9 @@ _OPTIONS = (
     OPTIONS["batch_size"].but(default=1, help="images in a pass"),
     OPTIONS["image_size"].but(help="side of the images in pixels (default: what the network was made for, or 32)"),
     OPTIONS["in_channels"],
-    OPTIONS["multiple_of"].but(help="measure only ranks that are multiples of this number"),
+    OPTIONS["multiple_of"].but(
+        type=int, default=1, metavar=None, limits={"ge": 1}, help="measure only ranks that are multiples of this number"
+    ),
     OPTIONS["seconds"],
 )
 

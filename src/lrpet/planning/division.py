@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.allocators import divided
 from lrpet.planning.candidate import Candidate, Ranks
 from lrpet.planning.costs import MatrixCost, uniform_rank
+from lrpet.planning.friendly import divided_friendly
 from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.limits import MIN_SAVING
 from lrpet.planning.plan import Plan
@@ -39,7 +41,11 @@ def divide(plan: Plan, request: Request, model: nn.Module, allocate: str | Mappi
             raise ValueError("allocate='sensitivity' needs batches and a loss: give both to lrpet.plan")
         full = {name: each.cost.full_rank for name, each in spending.candidates.items()}
         allocate = request.worths(model, at_ranks(plan, request, full))
-    chosen, how = divided(spending, allocate, lambda: _kept(plan, request, model))
+    kept = cache(lambda: _kept(plan, request, model))
+    if request.limits.multiple_of == "auto":
+        spending, chosen, how = divided_friendly(spending, lambda narrowed: divided(narrowed, allocate, kept))
+    else:
+        chosen, how = divided(spending, allocate, kept)
     return _decided(plan, request, spending, chosen, f"{request.budget} ({how})")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 #: The smallest saving for which a layer is factorised: a fraction of the network's cost in the budget's unit.
 MIN_SAVING = 1e-3
@@ -15,7 +15,8 @@ class Limits:
 
     min_rank: int = 1
     max_rank: int | None = None
-    multiple_of: int = 1
+    multiple_of: int | Literal["auto"] = "auto"
+    """A multiple for the ranks of all layers; "auto" bounds no rank here, see `lrpet.planning.friendly`."""
     min_saving: float | None = None
     """Fraction of the network's cost that factorising a layer must save; None for the default, see `lrpet.plan`."""
     factorize_all: bool = False
@@ -24,8 +25,11 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("min_rank", "max_rank", "multiple_of"):
             number: Any = getattr(self, name)
-            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
-                raise ValueError(f"{name}={number!r} must be a whole number, at least 1")
+            if number is None or (name == "multiple_of" and number == "auto"):
+                continue
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                or_auto = ", or 'auto'" if name == "multiple_of" else ""
+                raise ValueError(f"{name}={number!r} must be a whole number, at least 1{or_auto}")
         if self.max_rank is not None and self.max_rank < self.min_rank:
             raise ValueError(f"max_rank={self.max_rank} is below min_rank={self.min_rank}")
         if self.min_saving is not None and not 0 <= self.min_saving < 1:
@@ -36,11 +40,12 @@ class Limits:
     @property
     def bounds_ranks(self) -> bool:
         """Whether any rank is ruled out."""
-        return (self.min_rank, self.max_rank, self.multiple_of) != (1, None, 1)
+        return (self.min_rank, self.max_rank) != (1, None) or self.multiple_of not in ("auto", 1)
 
     def ranks(self, full_rank: int) -> tuple[int, ...]:
         """Return the ranks within these limits, ascending; limits that a full rank cannot meet do not hold for it."""
         low = min(self.min_rank, full_rank)
         high = full_rank if self.max_rank is None else min(self.max_rank, full_rank)
-        step = self.multiple_of if high // self.multiple_of * self.multiple_of >= low else 1
+        multiple = 1 if self.multiple_of == "auto" else self.multiple_of
+        step = multiple if high // multiple * multiple >= low else 1
         return tuple(rank for rank in range(low, high + 1) if rank % step == 0)

@@ -38,7 +38,7 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     min_rank: int = 1,
     max_rank: int | None = None,
-    multiple_of: int = 1,
+    multiple_of: int | Literal["auto"] = "auto",
     min_saving: float | None = None,
     overrides: Overrides | None = None,
     include: Names | None = None,
@@ -80,7 +80,10 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
         loss: With "sensitivity": `(model, batch) -> loss`, a scalar tensor.
         min_rank: The lowest rank, where a layer has it.
         max_rank: The highest rank.
-        multiple_of: Only ranks that are multiples of this, where the layer has one; hardware likes 8 or 16.
+        multiple_of: Only ranks that are multiples of this, where the layer has one. "auto" takes multiples that hardware
+            computes fastest with: 16 for layers with a full rank of 128 or more, 8 from 16 on. Where a budget cannot be met
+            so, multiples get smaller; where more than 1 % of it is left, a few layers get other ranks. With `keep`, "auto"
+            allows any rank, as the paper does.
         min_saving: Factorise a layer only where that saves this fraction of the network's cost, in the unit of the budget (in
             one of several). By default 0.001; with `keep`, the paper's setting, any saving is enough.
         overrides: {name pattern: rank (int), whatever the limits; fraction of the rank to keep (float below 1), within the

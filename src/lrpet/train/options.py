@@ -65,7 +65,11 @@ class Compression:
     descent_shape: Literal["cubic", "linear", "step"] = option("cubic", "the curve along which ranks fall")
     min_rank: int = option(1, "lowest rank of a layer", ge=1)
     max_rank: int | None = option(None, "highest rank of a layer", ge=1)
-    multiple_of: int = option(1, "allow only ranks that are multiples of this number", ge=1)
+    multiple_of: int | Literal["auto"] = option(
+        "auto",
+        "allow only ranks that are multiples of this number; auto takes what hardware is fast with, 16 or 8 (any, with keep)",
+        metavar="N|auto",
+    )
     min_saving: float | None = option(
         None,
         "factorise a layer only if that saves this fraction of the network's cost (default 0.001; none with --keep)",
