@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ class FactorPair(nn.Sequential):
     The pair answers to `weight`, `bias`, `in_features` and further attributes as the replaced layer did, for code that asks
     a layer for its dtype, device or width. `weight` is multiplied out at every look.
     """
+
+    __jit_unused_properties__: ClassVar = ["weight"]  # torch.jit.script compiles every other property
 
     @property
     def weight(self) -> Tensor:
