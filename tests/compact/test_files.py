@@ -16,6 +16,7 @@ import torch
 import torchvision
 from helpers import images, realistic_
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import lrpet
 from lrpet.compact import files
@@ -250,6 +251,18 @@ def test_an_error_leaves_nothing_behind(
 def test_only_compact_models_are_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"this Tied is not a compact model: pass what lrpet.factorize\(model, plan\)"):
         lrpet.save(Tied(), tmp_path / "compact")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quantised_networks_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Quantised weights wrap plain tensors and have no storage of their own; torch's class for tests does too."""
+    compact = compact_tied()
+    hidden = compact.get_submodule("hidden.1")
+    hidden.weight = nn.Parameter(TwoTensor(hidden.weight.detach(), hidden.weight.detach()))
+    with pytest.raises(
+        ValueError, match=r"'hidden\.1\.weight' is a TwoTensor.*save the compact network before it is quant"
+    ):
+        lrpet.save(compact, tmp_path / "compact")
     assert list(tmp_path.iterdir()) == []
 
 

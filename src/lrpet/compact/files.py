@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lrpet.compact.card import folder_card
 from lrpet.compact.structure import skeleton
@@ -46,7 +47,7 @@ def save(
     class names or the mean and deviation of the inputs; `lrpet.read_metadata` gives it back.
 
     Raises:
-        ValueError: `model` is not a compact model.
+        ValueError: `model` is not a compact model, or holds tensors that have no plain storage, such as quantised ones.
         FileExistsError: `folder` exists, and `overwrite` is not set or it is something else than a compact model. Nothing is
             lost then: the network is written beside it, to the first free name such as "compact-2".
     """
@@ -56,6 +57,7 @@ def save(
         raise ValueError(
             f"this {type(model).__name__} is not a compact model: pass what lrpet.factorize(model, plan) returned"
         )
+    _check_plain(model)
     folder = Path(folder)
     known = (folder / MANIFEST).is_file()
     if not folder.exists() or (overwrite and known):
@@ -68,6 +70,16 @@ def save(
     raise FileExistsError(
         f"{folder} exists: {hint}. The network was written to {beside} instead, so that nothing is lost"
     )
+
+
+def _check_plain(model: nn.Module) -> None:
+    """Raise ValueError for tensors that wrap others, as quantised and sharded weights do: safetensors cannot hold them."""
+    for name, tensor in model.state_dict().items():
+        if is_traceable_wrapper_subclass(tensor):
+            raise ValueError(
+                f"{name!r} is a {type(tensor).__name__}, which safetensors cannot hold: "
+                "save the compact network before it is quantised or sharded, and do that again after lrpet.load"
+            )
 
 
 def _write(model: nn.Module, plan: Plan, folder: Path, *, overwrite: bool, metadata: Mapping[str, Any] | None) -> None:
