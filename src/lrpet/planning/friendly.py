@@ -1,8 +1,8 @@
 """Ranks that hardware likes: the multiples that runtimes compute in, and what is left of a budget between them.
 
-A factor's time rises in steps, as runtimes pad its channels to blocks: on AVX2 a rank of 33 takes as long as 40
-(`benchmarks/rank_multiples.py` measures it); AVX-512 and tensor cores compute in blocks of 16. Wide layers therefore get
-multiples of 16, others multiples of 8, and layers with a full rank below 16 any rank.
+A factor's time rises in steps, as runtimes pad its channels to blocks: on AVX2 a rank of 33 takes as long as 40.
+AVX-512 and tensor cores compute in blocks of 16. Wide layers therefore get multiples of 16, others multiples of 8, and
+layers with a full rank below 16 any rank.
 """
 
 from __future__ import annotations
