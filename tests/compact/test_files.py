@@ -258,7 +258,7 @@ def test_quantised_networks_are_refused_before_anything_is_written(tmp_path: Pat
     """Quantised weights wrap plain tensors and have no storage of their own; torch's class for tests does too."""
     compact = compact_tied()
     hidden = compact.get_submodule("hidden.1")
-    hidden.weight = nn.Parameter(TwoTensor(hidden.weight.detach(), hidden.weight.detach()))
+    hidden.weight = nn.Parameter(TwoTensor(hidden.weight.detach(), hidden.weight.detach()))  # type: ignore[operator]
     with pytest.raises(
         ValueError, match=r"'hidden\.1\.weight' is a TwoTensor.*save the compact network before it is quant"
     ):
