@@ -50,7 +50,7 @@ def measure(case: str, *, seconds: float) -> dict[str, Any]:
             )
         except ValueError as error:
             refused[f"latency={budget}"] = str(error)
-        plans[f"macs={budget}"] = lrpet.plan(network, example, macs=budget)
+        plans[f"macs={budget}"] = lrpet.plan(network, example, macs=budget, multiple_of=1)
     networks = {"dense": network, **{name: lrpet.factorize(network, plan) for name, plan in plans.items()}}
     with torch.no_grad():
         times = raced(networks, example, runtime, seconds)

@@ -216,7 +216,6 @@ def test_the_root_itself_may_be_the_layer() -> None:
     assert matrix_params(compact) == plan.params == 3 * (27 + 8) + 8
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
 def test_a_compact_network_can_be_scripted() -> None:
     torch.manual_seed(0)
     model, x = realistic_(create("resnet8"), images(2, 3, 32, 32)), images(2, 3, 32, 32)
@@ -226,6 +225,7 @@ def test_a_compact_network_can_be_scripted() -> None:
     torch.testing.assert_close(scripted(x), compact(x))
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
 def test_a_transformer_encoder_keeps_working() -> None:
     """Its fused path in eval mode reads linear1.weight, which a compact layer no longer has."""
     torch.manual_seed(0)

@@ -69,14 +69,13 @@ def test_whatever_any_rank_meets_is_met(sizes: list[int], macs: float, seed: int
     model = nn.Sequential(*[nn.Linear(a, b) for a, b in pairwise(sizes)], nn.Linear(sizes[-1], 2))
     example = images(1, sizes[0])
     try:
-        exact = lrpet.plan(model, example, macs=macs, multiple_of=1)
+        lrpet.plan(model, example, macs=macs, multiple_of=1)
     except ValueError:
         with pytest.raises(ValueError, match="cannot be met"):
             lrpet.plan(model, example, macs=macs)
         return
     friendly = lrpet.plan(model, example, macs=macs)
-    assert friendly.macs <= max(macs, 1e-12) * friendly.macs_dense * (1 + 1e-9)
-    assert exact.macs <= macs * exact.macs_dense * (1 + 1e-9)
+    assert friendly.macs <= macs * friendly.macs_dense * (1 + 1e-9)
 
 
 def test_the_papers_settings_and_ranks_of_ones_own_are_untouched() -> None:

@@ -1,8 +1,8 @@
 """Ranks that hardware likes: the multiples that runtimes compute in, and what is left of a budget between them.
 
-A factor's time rises in steps, as runtimes pad its channels to blocks: on AVX2 a rank of 33 takes as long as 40.
-AVX-512 and tensor cores compute in blocks of 16. Wide layers therefore get multiples of 16, others multiples of 8, and
-layers with a full rank below 16 any rank.
+A convolution's time rises in steps, as runtimes pad its channels to blocks of 8 or 16, by the processor: a rank between
+two multiples takes as long as the higher one. Wide layers therefore get multiples of 16, others multiples of 8, and layers
+with a full rank below 16 any rank.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from lrpet.planning.budget import ImpossibleBudgetError
 from lrpet.planning.candidate import Candidate, Ranks
 from lrpet.planning.costs import MatrixCost
+from lrpet.planning.knapsack import ROUNDING
 from lrpet.planning.spending import Spending
 
 #: (full rank, multiple): layers from this full rank on get this multiple.
@@ -74,10 +75,14 @@ def topped_up(spending: Spending, ranks: Mapping[str, int | None]) -> Ranks:
     """
     ranks = dict(ranks)
     while True:
-        used = {unit: spending.cost(unit, ranks) / limit for unit, limit in spending.limits.items()}
+        # A rank that is not worth it says why its layer stays dense.
+        taken = {
+            name: None if rank is None else spending.candidates[name].worthwhile(rank) for name, rank in ranks.items()
+        }
+        used = {unit: spending.cost(unit, taken) / limit for unit, limit in spending.limits.items()}
         if max(used.values()) >= 1 - LEFT_OVER:
             return ranks
-        raises = [raised for name in ranks if (raised := _raise(spending, name, ranks[name], used)) is not None]
+        raises = [raised for name in ranks if (raised := _raise(spending, name, taken[name], used)) is not None]
         if not raises:
             return ranks
         _, name, rank = max(raises, key=lambda each: each[0])
@@ -96,6 +101,6 @@ def _raise(spending: Spending, name: str, now: int | None, used: Mapping[str, fl
             unit: (each.cost_in(unit, rank) - each.cost_in(unit, now)) / limit
             for unit, limit in spending.limits.items()
         }
-        if all(used[unit] + more[unit] <= 1 for unit in more) and each.objection(rank) is None:
+        if all(used[unit] + more[unit] <= 1 + ROUNDING for unit in more) and each.objection(rank) is None:
             return max(more.values()), name, rank
     return None
