@@ -18,8 +18,9 @@ import torch
 import lrpet
 from benchmarks.script import parser_of, write_json
 from lrpet import models
+from lrpet.latency.measure import latency
 from lrpet.latency.profile import profile_latency
-from lrpet.latency.runtimes import Runtime, raced
+from lrpet.latency.runtimes import Runtime
 from lrpet.train.provenance import provenance
 
 #: {name: (what is timed, model, image size, batch, runtime)}.
@@ -52,8 +53,7 @@ def measure(case: str, *, seconds: float) -> dict[str, Any]:
             refused[f"latency={budget}"] = str(error)
         plans[f"macs={budget}"] = lrpet.plan(network, example, macs=budget, multiple_of=1)
     networks = {"dense": network, **{name: lrpet.factorize(network, plan) for name, plan in plans.items()}}
-    with torch.no_grad():
-        times = raced(networks, example, runtime, seconds)
+    times = latency(networks, example, runtime=runtime, seconds=seconds)
     return {
         "case": title,
         "dense_milliseconds": times["dense"],

@@ -32,17 +32,17 @@ def test_a_table_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_an_interruption_keeps_what_was_measured(
     measured: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raced, calls = vars(module)["raced"], 0
+    latency, calls = vars(module)["latency"], 0
 
-    def interrupted(contenders: Any, *rest: Any) -> Any:
+    def interrupted(contenders: Any, *rest: Any, **options: Any) -> Any:
         nonlocal calls
         if "dense" in contenders:
             calls += 1
             if calls > measured:
                 raise KeyboardInterrupt
-        return raced(contenders, *rest)
+        return latency(contenders, *rest, **options)
 
-    monkeypatch.setattr(module, "raced", interrupted)
+    monkeypatch.setattr(module, "latency", interrupted)
     assert main(line(tmp_path / "table.json")) == 130
     text = capsys.readouterr().err
     assert "interrupted" in text

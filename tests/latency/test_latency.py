@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import images
+from networks import TokenModel, token_inputs
 from torch import Tensor, nn
 
 import lrpet
@@ -84,7 +85,7 @@ class Twice(nn.Module):
         return self.head(self.same(self.twice(self.twice(x))).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime", "openvino"])
 @pytest.mark.filterwarnings("ignore")
 def test_measuring(runtime: Any) -> None:
     model = Twice().train()
@@ -103,6 +104,13 @@ def test_measuring(runtime: Any) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(ValueError, match="runtime='slow' must be"):
         profile_latency(model, images(2, 8, 6, 6), runtime="slow")  # type: ignore[arg-type]
+
+
+def test_measuring_a_network_of_several_inputs() -> None:
+    model = TokenModel()
+    table = profile_latency(model, token_inputs(), ladder=(0.5,), seconds=0.0)
+    assert set(table.dense) == {"query", "key", "value", "up", "down"}
+    assert table.source["input"] == [[2, 7], [2, 7]]
 
 
 class Attending(nn.Module):

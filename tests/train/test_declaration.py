@@ -26,6 +26,8 @@ ROOM = Path(sys.modules[Option.__module__].__file__ or "").parent
         ("overrides", "{conv1: null}", {"conv1": None}),
         ("include", "*.mlp.*", "*.mlp.*"),
         ("device", "cpu", "cpu"),
+        ("batch_sizes", "16", 16),
+        ("runtimes", "compile", "compile"),
     ],
 )
 def test_values_are_read_from_text(name: str, text: str, value: object) -> None:
@@ -43,6 +45,9 @@ def test_values_are_read_from_text(name: str, text: str, value: object) -> None:
         ("every", "sometimes", "^'sometimes' must be a whole number or a number or 'epoch'$"),
         ("device", "tpu", "'auto' or 'cpu' or 'cuda'"),
         ("overrides", "{a: ", "is not YAML"),
+        ("batch_sizes", "many", "^'many' must be a whole number$"),
+        ("batch_sizes", "0", "^0 must be at least 1$"),
+        ("runtimes", "tensorrt", "^'tensorrt' must be 'eager' or 'compile' or 'onnxruntime' or 'openvino'$"),
     ],
 )
 def test_bad_values_say_what_is_allowed(name: str, text: str, message: str) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrpet.latency.measure import latency
-from lrpet.train.measure import score, size_in_bytes
+from lrpet.latency.memory import saved_bytes
+from lrpet.train.measure import score
 
 
 def partly_frozen() -> nn.Sequential:
@@ -63,6 +64,6 @@ def test_modes_come_back_after_an_error() -> None:
 
 def test_shared_weights_count_once() -> None:
     first, second = nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)
-    assert size_in_bytes(nn.Sequential(first, second)) == 200
+    assert saved_bytes(nn.Sequential(first, second)) == 200
     second.weight = first.weight
-    assert size_in_bytes(nn.Sequential(first, second)) == 100
+    assert saved_bytes(nn.Sequential(first, second)) == 100

@@ -2,33 +2,85 @@
 
 from __future__ import annotations
 
+import math
+import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from lrpet.latency.runtimes import Pass, Runtime, ready
 from lrpet.layers import evaluating
+from lrpet.layers.inputs import Inputs
+
+#: Rounds are at least this many, however little time there is.
+ROUNDS = 5
+#: A contender is warm once this many passes in a row were hardly faster than the fastest before.
+SETTLED = 3
+HARDLY = 0.98
 
 
 @torch.no_grad()
-def latency(models: Mapping[str, nn.Module], example: Tensor, *, seconds: float = 1.0) -> dict[str, float]:
-    """Return the median milliseconds of one forward pass of each model, in eval mode on the device of `example`.
+def latency(
+    models: Mapping[str, nn.Module], example_inputs: Any, *, runtime: Runtime = "eager", seconds: float = 1.0
+) -> dict[str, float]:
+    """Return the median milliseconds of one forward pass of each model, in eval mode on the device of the inputs.
 
-    The contenders take turns, so that a machine busy with other work slows all of them alike. `seconds` bounds the
-    measuring of each (at least five rounds are run).
+    Args:
+        models: {name: network}; left as they were found.
+        example_inputs: A tensor, a tuple of positional arguments, or a mapping of keyword arguments.
+        runtime: What runs the models.
+        seconds: Bounds the measuring of each model (at least five rounds are run).
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
+    inputs = Inputs.of(example_inputs)
     with evaluating(*models.values()):
-        for model in models.values():
-            model(example)  # warm-up
-        started = time.perf_counter()
-        while len(next(iter(times.values()))) < 5 or time.perf_counter() - started < seconds * len(models):
-            for name, model in models.items():
-                begin = time.perf_counter()
-                model(example)
-                if example.is_cuda:
-                    torch.cuda.synchronize()
-                times[name].append(1e3 * (time.perf_counter() - begin))
+        torch.compiler.reset()
+        passes = {name: ready(model, inputs, runtime) for name, model in models.items()}
+        times = raced(passes, seconds=seconds, device=inputs.device)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def raced(
+    passes: Mapping[str, Pass],
+    *,
+    seconds: float,
+    device: torch.device = torch.device("cpu"),  # noqa: B008  # a constant
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Return the milliseconds that each contender takes, round by round.
+
+    Contenders warm up until they get no faster. In every round each runs once, in a random order, so that a machine busy
+    with other work slows all of them alike. `seconds` bounds the rounds of each, and its warming up.
+    """
+
+    def timed(run: Pass) -> float:
+        begin = clock()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return 1e3 * (clock() - begin)
+
+    for run in passes.values():
+        timed(run)  # compiles, or allocates
+        _settle(lambda run=run: timed(run), seconds, clock)  # type: ignore[misc]
+    times: dict[str, list[float]] = {name: [] for name in passes}
+    order, shuffle = list(passes), random.Random(0).shuffle
+    rounds, began = 0, clock()
+    while rounds < ROUNDS or clock() - began < seconds * len(passes):
+        shuffle(order)
+        for name in order:
+            times[name].append(timed(passes[name]))
+        rounds += 1
+    return times
+
+
+def _settle(timed: Callable[[], float], seconds: float, clock: Callable[[], float]) -> None:
+    """Run until a few passes in a row are hardly faster than the fastest before, or until the time is up."""
+    fastest, since, began = math.inf, 0, clock()
+    while since < SETTLED and clock() - began < seconds:
+        milliseconds = timed()
+        since = since + 1 if milliseconds > HARDLY * fastest else 0
+        fastest = min(fastest, milliseconds)

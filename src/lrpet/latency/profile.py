@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrpet.latency.runtimes import Runtime, raced
+from lrpet.latency.measure import latency
+from lrpet.latency.runtimes import Runtime, check_runtime
 from lrpet.latency.table import LatencyTable
 from lrpet.layers import evaluating
 from lrpet.layers.attention import AttentionInput, output_name
+from lrpet.layers.inputs import Inputs
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.planning.costs import uniform_rank
 from lrpet.planning.planner import plan
@@ -31,7 +33,7 @@ class Interrupted(KeyboardInterrupt):
 @torch.no_grad()
 def profile_latency(
     model: nn.Module,
-    example: Tensor,
+    example_inputs: Any,
     *,
     runtime: Runtime = "eager",
     ladder: Sequence[float] = LADDER,
@@ -39,30 +41,33 @@ def profile_latency(
     seconds: float = 0.2,
     told: Callable[[str], None] = lambda _: None,
 ) -> LatencyTable:
-    """Measure every distinct layer of `model` that can be factorised, on the device of `example`.
+    """Measure every distinct layer of `model` that can be factorised, on the device of the inputs.
 
     Layers of one kind, shape and input are measured once. The dense layer and its factors take turns, so that other
     work on the machine slows all alike; medians are kept.
 
     Args:
-        model: A network of one input; unchanged.
-        example: Its input, of the batch size to be fast at.
-        runtime: PyTorch as it is, compiled, or ONNX Runtime on the CPU.
+        model: Any network; unchanged.
+        example_inputs: What its forward takes, of the batch size to be fast at: a tensor, a tuple of positional or a mapping
+            of keyword arguments.
+        runtime: PyTorch as it is ("eager") or compiled, or on the CPU ONNX Runtime or OpenVINO.
         ladder: Fractions of full rank to measure at.
         multiple_of: Round these ranks to multiples of this, where a layer has one.
         seconds: Bounds the measuring of each contender.
         told: Is told each layer as it is measured.
 
     Raises:
-        ValueError: an unknown runtime.
+        ValueError: an unknown runtime, or one that cannot take the network.
+        ImportError: the runtime is not installed.
         Interrupted: on Ctrl-C; the exception has what was measured.
     """
-    if runtime not in get_args(Runtime):
-        raise ValueError(f"runtime={runtime!r} must be one of {', '.join(get_args(Runtime))}")
+    example = Inputs.of(example_inputs)
+    check_runtime(runtime, example.device)
     everything = plan(model, example, keep=1.0, factorize_all=True)
     layers = everything.bind(model)
     inputs = _inputs(model, example, layers.values())
-    whole = raced({"network": model}, example, runtime, seconds)["network"]
+    whole = latency({"network": model}, example, runtime=runtime, seconds=seconds)["network"]
+    shapes = [list(tensor.shape) for tensor in example.tensors]
     table = LatencyTable(
         network=whole,
         dense={},
@@ -70,7 +75,7 @@ def profile_latency(
         source={
             "runtime": runtime,
             "device": str(example.device),
-            "input": list(example.shape),
+            "input": shapes[0] if len(shapes) == 1 else shapes,
             "threads": torch.get_num_threads(),
         },
         shapes={layer.name: str(layer.shape) for layer in everything.layers if layer.counted},
@@ -88,9 +93,8 @@ def profile_latency(
             if key not in measured:
                 told(name)
                 contenders = {"dense": layer.module, **{str(rank): _factorised(layer, rank) for rank in ranks}}
-                if others:
-                    contenders = {form: _Attending(attention, *others) for form, attention in contenders.items()}
-                measured[key] = raced(contenders, x, runtime, seconds)
+                given = Inputs((x, *others), {"need_weights": False} if others else {})
+                measured[key] = latency(contenders, given, runtime=runtime, seconds=seconds)
             times = measured[key]
             dense[name] = calls * times["dense"]
             factorised[name] = {rank: calls * times[str(rank)] for rank in ranks}
@@ -115,7 +119,7 @@ def _factorised(layer: MatrixLayer, rank: int) -> nn.Module:
 
 
 def _inputs(
-    model: nn.Module, example: Tensor, layers: Collection[MatrixLayer]
+    model: nn.Module, example: Inputs, layers: Collection[MatrixLayer]
 ) -> dict[str, tuple[tuple[Tensor, ...], int]]:
     """Return {layer name: its first inputs (query, key and value of an attention), how often it ran}."""
     seen: dict[str, tuple[tuple[Tensor, ...], int]] = {}
@@ -141,21 +145,8 @@ def _inputs(
     ]
     try:
         with evaluating(model):
-            model(example)
+            example.run(model)
     finally:
         for handle in handles:
             handle.remove()
     return seen
-
-
-class _Attending(nn.Module):
-    """An attention as a module of one input, the query."""
-
-    def __init__(self, attention: nn.Module, key: Tensor, value: Tensor) -> None:
-        super().__init__()
-        self.attention = attention
-        self.register_buffer("key", key)
-        self.register_buffer("value", value)
-
-    def forward(self, query: Tensor) -> Any:
-        return self.attention(query, self.key, self.value, need_weights=False)[0]

@@ -1,49 +1,135 @@
-"""The runtimes that layers and networks are timed on."""
+"""The runtimes that layers and networks are timed on: a network and its inputs become something ready to run."""
 
 from __future__ import annotations
 
-import copy
+import importlib.util
 import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from lrpet.latency.measure import latency
+from lrpet.latency.sessions import Precision, Session, opened
+from lrpet.layers import evaluating
+from lrpet.layers.inputs import Inputs
 
-Runtime = Literal["eager", "compile", "onnxruntime"]
+Runtime = Literal["eager", "compile", "onnxruntime", "openvino"]
+Pass = Callable[[], Any]
+"""One forward pass, without arguments."""
+
+#: Runtimes that read an ONNX file and run on the CPU.
+FROM_FILE = ("onnxruntime", "openvino")
+#: {runtime: (the packages it needs besides torch, how to install them)}.
+_NEEDS = {
+    "onnxruntime": (("onnx", "onnxscript", "onnxruntime"), "pip install 'lrpet[onnx]'"),
+    "openvino": (("onnx", "onnxscript", "openvino"), "pip install 'lrpet[onnx]' openvino"),
+}
 
 
-def raced(contenders: dict[str, nn.Module], x: Tensor, runtime: Runtime, seconds: float) -> dict[str, float]:
-    """Return the median milliseconds of one pass of each through a runtime, the contenders taking turns."""
-    if runtime == "compile":
-        torch._dynamo.reset()
-        contenders = {name: torch.compile(module) for name, module in contenders.items()}  # type: ignore[misc]
-    if runtime == "onnxruntime":
-        contenders = {name: _Session(module, x) for name, module in contenders.items()}
-    return latency(contenders, x, seconds=seconds)
+def check_runtime(runtime: str, device: torch.device) -> None:
+    """Raise ValueError or ImportError if this runtime is unknown, does not run on the device, or is not installed."""
+    if runtime not in get_args(Runtime):
+        raise ValueError(f"runtime={runtime!r} must be one of {', '.join(get_args(Runtime))}")
+    if runtime not in FROM_FILE:
+        return
+    if device.type != "cpu":
+        raise ValueError(f"{runtime} is run on the CPU, not on {device}: leave device out, or leave out {runtime}")
+    packages, remedy = _NEEDS[runtime]
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise ImportError(f"runtime {runtime!r} needs {', '.join(missing)}: {remedy}", name=missing[0])
 
 
-class _Session(nn.Module):
-    """A module in ONNX Runtime, on the CPU."""
+def ready(network: nn.Module, inputs: Inputs, runtime: Runtime, *, cuda_graphs: bool = False) -> Pass:
+    """Return one pass of `network`, which is in eval mode, on `inputs` through a runtime.
 
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
-        super().__init__()
-        import onnxruntime
+    `cuda_graphs` replays the kernels of a pass as one graph. Run passes without gradients.
 
-        program = torch.onnx.export(
-            copy.deepcopy(module).eval(), (x,), dynamo=True, verbose=False, input_names=["x"], output_names=["y"]
-        )
-        assert program is not None
+    Raises ValueError or ImportError if the runtime is unknown, not installed, or cannot take the network.
+    """
+    check_runtime(runtime, inputs.device)
+    if runtime in FROM_FILE:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "module.onnx"
-            program.save(str(path), external_data=False)
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            # Else the threads of the one that has just run would slow the next.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            file = Path(folder) / "network.onnx"
+            export(network, inputs, file)
+            return session(file, inputs, runtime)
+    if runtime == "compile":
+        mode = "reduce-overhead" if cuda_graphs else None
+        network = torch.compile(network, dynamic=False, mode=mode)  # type: ignore[assignment]
+    elif cuda_graphs:
+        return _graphed(network, inputs)
+    return lambda: inputs.run(network)
 
-    def forward(self, x: Tensor) -> Any:
-        return self.session.run(["y"], {"x": x.numpy()})
+
+def session(file: Path, inputs: Inputs, runtime: Runtime, *, precision: Precision = "f32") -> Session:
+    """Open an ONNX file that `export` wrote, in a runtime that reads such files, with as many threads as torch has."""
+    return opened(file, arrays(inputs), runtime, threads=torch.get_num_threads(), precision=precision)
+
+
+def arrays(inputs: Inputs) -> list[Any]:
+    """Return the tensors of inputs as NumPy arrays."""
+    return [tensor.detach().numpy() for tensor in inputs.tensors]
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """Return the tensors of what a pass returned, in whatever they are nested, from any runtime."""
+    leaves = (torch.from_numpy(leaf) if hasattr(leaf, "__array_interface__") else leaf for leaf in tree_leaves(result))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def export(network: nn.Module, inputs: Inputs, file: Path) -> None:
+    """Write an ONNX file of the network for inputs of exactly these shapes.
+
+    Raises ValueError if the exporter cannot take the network.
+    """
+    flat = _Flat(network, inputs)
+    names = [f"x{i}" for i in range(len(inputs.tensors))]
+    try:
+        with evaluating(network), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the exporter's own insides
+            program = torch.onnx.export(
+                flat.eval(), tuple(inputs.tensors), dynamo=True, verbose=False, input_names=names
+            )
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"this {type(network).__name__} cannot be exported to ONNX: {said}") from error
+    assert program is not None
+    program.save(str(file), external_data=False)
+
+
+class _Flat(nn.Module):
+    """A network as a module that takes its tensors one by one and returns a tuple of tensors, as exporters like it."""
+
+    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.network = network
+        leaves, self.spec = tree_flatten((inputs.args, dict(inputs.kwargs)))
+        self.plain = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(given)
+        leaves = [next(remaining) if plain is None else plain[0] for plain in self.plain]
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        return tuple(leaf for leaf in tree_leaves(self.network(*args, **kwargs)) if isinstance(leaf, Tensor))
+
+
+def _graphed(network: nn.Module, inputs: Inputs) -> Pass:
+    """Record the kernels of a pass as a CUDA graph, and return its replay."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # allocations and choices of kernels must not be recorded
+            inputs.run(network)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = inputs.run(network)
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay

@@ -110,12 +110,14 @@ def _read(kind: Any, text: str) -> Any:
         if text in typing.get_args(kind):
             return text
         raise ValueError(text)
-    if typing.get_origin(kind) is tuple:
-        return text
+    if typing.get_origin(kind) is tuple:  # one of its values
+        return _read(typing.get_args(kind)[0], text)
     return kind(text)
 
 
 def _called(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(repr, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return _called(typing.get_args(kind)[0])
     return {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "text")

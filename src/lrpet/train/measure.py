@@ -1,4 +1,4 @@
-"""What a network is worth and what it costs: accuracy and bytes."""
+"""What a network is worth: its accuracy."""
 
 from __future__ import annotations
 
@@ -56,9 +56,3 @@ def score(
     if running is None:
         raise ValueError("there are no images to score the network on")
     return running.score()
-
-
-def size_in_bytes(model: nn.Module) -> int:
-    """Count the bytes of all parameters and buffers that are saved, shared ones once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in model.state_dict().values()}
-    return sum(storages.values())

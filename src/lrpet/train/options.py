@@ -167,7 +167,17 @@ class Commands:
         None, "budget: milliseconds of one pass, or a fraction of the dense network's; needs --latency-table", gt=0
     )
     latency_table: Path | None = option(None, "table of measured latencies, from lrpet profile-latency")
-    runtime: Literal["eager", "compile", "onnxruntime"] = option("eager", "what runs the layers")
+    runtime: Literal["eager", "compile", "onnxruntime", "openvino"] = option("eager", "what runs the layers")
+    runtimes: tuple[Literal["eager", "compile", "onnxruntime", "openvino"], ...] = option(
+        ("eager",), "what runs the networks: eager, compile (both PyTorch), onnxruntime, openvino", metavar="NAME"
+    )
+    batch_sizes: tuple[int, ...] = option((1,), "numbers of images in a pass", metavar="N", ge=1)
+    threads: int | None = option(None, "threads of the processor (default: as many as torch takes)", ge=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", "type of weights and images, and of OpenVINO's products"
+    )
+    cuda_graphs: bool = option(False, "replay the kernels of a pass as one CUDA graph, in PyTorch on a GPU")
+    layers: bool = option(False, "time every layer too, to see where time is lost (PyTorch, the first batch size)")
     seconds: float = option(0.2, "time that each layer is measured at each rank", gt=0)
     trials: int = option(50, "number of trials in all", ge=1)
     objective: Literal["budget", "weighted", "pareto"] = option(

@@ -6,11 +6,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from lrpet.latency.machine import processor, versions
 
 
 def provenance() -> dict[str, Any]:
@@ -45,26 +46,11 @@ def _commit() -> str | None:
 
 def _hardware() -> dict[str, Any]:
     return {
-        "cpu": _cpu_name(),
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("lrpet", "torch", "torchvision", "timm", "accelerate"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version(), **versions("lrpet", "torch", "torchvision", "timm", "accelerate")}

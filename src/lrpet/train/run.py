@@ -26,6 +26,7 @@ from torch.optim.swa_utils import update_bn
 
 import lrpet
 from lrpet.latency.measure import latency
+from lrpet.latency.memory import saved_bytes
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.data.batches import batches
@@ -34,7 +35,7 @@ from lrpet.train.data.options import BatchOptions
 from lrpet.train.data.sets import load
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
-from lrpet.train.measure import Score, score, size_in_bytes
+from lrpet.train.measure import Score, score
 from lrpet.train.provenance import provenance
 from lrpet.train.task import Task
 
@@ -109,8 +110,8 @@ def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
         "layer_macs": trained.plan.layer_macs,
         "layer_params_dense": trained.plan.layer_params_dense,
         "layer_params": trained.plan.layer_params,
-        "bytes_dense": size_in_bytes(trained.network),
-        "bytes": size_in_bytes(compact),
+        "bytes_dense": saved_bytes(trained.network),
+        "bytes": saved_bytes(compact),
         "cpu_milliseconds_dense": of_one["dense"],
         "cpu_milliseconds": of_one["compact"],
         "cpu_milliseconds_of_64_dense": of_64["dense"],
