@@ -20,13 +20,22 @@ def example_images(options: argparse.Namespace, network: nn.Module, *, batch_siz
     Without --image-size the size is the one that the network was made for: 224 or its own for timm and torchvision, 32 for
     lrpet's networks. Raises ValueError if the network does not run on such images.
     """
+    side = options.image_size or usual_size(options.model, network)
+    return images_for(network, options.model, (batch_size, options.in_channels, side, side))
+
+
+def images_for(network: nn.Module, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return images of this shape on the network's device. Raises ValueError if the network does not run on them."""
     import torch
 
-    side = options.image_size or (_own_size(network) or 224 if is_of_library(options.model) else 32)
-    device = next(network.parameters()).device
-    images = torch.randn(batch_size, options.in_channels, side, side, device=device)
-    _check_runs(network, images, options.model)
+    images = torch.randn(*shape, device=next(network.parameters()).device)
+    _check_runs(network, images, name)
     return images
+
+
+def usual_size(name: str, network: nn.Module) -> int:
+    """Return the side of the images that a network was made for: 224 or its own in timm and torchvision, else 32."""
+    return _own_size(network) or 224 if is_of_library(name) else 32
 
 
 def _check_runs(network: nn.Module, images: Tensor, name: str) -> None:

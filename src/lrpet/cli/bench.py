@@ -1,0 +1,179 @@
+"""`lrpet bench`: time networks against each other."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lrpet.cli.arguments import Command, add_option
+from lrpet.cli.networks import images_for, is_of_library, usual_size
+from lrpet.train.declaration import read_mapping
+from lrpet.train.options import OPTIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_BUDGET = ("keep", "macs", "params", "bytes")
+_DIVISION = ("min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude")
+_CONDITIONS = ("runtimes", "batch_sizes", "threads", "dtype", "channels_last", "cuda_graphs", "layers")
+_SECONDS = OPTIONS["seconds"].but(
+    default=1.0, help="time that each network is measured on each runtime at each batch size"
+)
+_IMAGE_SIZE = OPTIONS["image_size"].but(
+    help="side of the images in pixels (default: what the network was made or trained for, or 32)"
+)
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `lrpet bench`."""
+    parser.add_argument(
+        "networks",
+        nargs="+",
+        metavar="NETWORK_OR_FOLDER",
+        help="name of a network, as in a recipe; run folder; or folder of a compact network, as lrpet.save writes it",
+    )
+    for name in (*_BUDGET, *_DIVISION, *_CONDITIONS):
+        add_option(parser, OPTIONS[name])
+    add_option(parser, OPTIONS["device"].but(type=Literal["cpu", "cuda"], default="cpu"))
+    for option in (_SECONDS, _IMAGE_SIZE, OPTIONS["in_channels"], OPTIONS["classes"]):
+        add_option(parser, option)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file that the numbers are written to")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PATH", help="file that a picture is written to, such as bench.png"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, print the table, and write what was asked for."""
+    import torch
+
+    from lrpet.latency.bench import bench
+    from lrpet.latency.picture import check
+    from lrpet.train.provenance import provenance
+
+    for path in (options.json, options.plot):
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}")
+    if options.plot is not None:
+        check(options.plot)
+    networks, images = _contenders(options)
+    result = bench(
+        networks,
+        images,
+        seconds=options.seconds,
+        device=options.device,
+        dtype=None if options.dtype == "float32" else getattr(torch, options.dtype),
+        told=lambda what: print(f"measuring {what}", flush=True),
+        **{name: getattr(options, name) for name in _CONDITIONS if name != "dtype"},
+    )
+    source = {name: value for name, value in provenance().items() if name in ("command", "commit")}
+    result = replace(result, machine={**result.machine, **source})
+    print(f"\n{result}")
+    if options.json is not None:
+        result.save(options.json)
+    if options.plot is not None:
+        result.plot(options.plot)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """One of the networks that the command line names, and the images that it takes."""
+
+    name: str
+    network: nn.Module
+    in_channels: int
+    image_size: int
+
+    @classmethod
+    def of(cls, text: str, options: argparse.Namespace) -> _Given:
+        """Read a folder's compact network, or make a network by name."""
+        import lrpet
+        from lrpet import models
+
+        if Path(text).is_dir():
+            network = lrpet.load(text)
+            saved = Path(text) / "compact"
+            metadata = lrpet.read_metadata(saved if saved.is_dir() else text)
+            source: Any = network.lrpet_source
+            channels = int(metadata.get("in_channels", source.in_channels))
+            side = options.image_size or metadata.get("image_size") or usual_size(source.name, network)
+            return cls(text, network, channels, side)
+        network = models.create(
+            text,
+            num_classes=options.classes or (1000 if is_of_library(text) else 10),
+            in_channels=options.in_channels,
+        )
+        return cls(text, network, options.in_channels, options.image_size or usual_size(text, network))
+
+    def images(self) -> Tensor:
+        """Return an image, checked to be what the network takes."""
+        return self.run_on((1, self.in_channels, self.image_size, self.image_size))
+
+    def run_on(self, shape: tuple[int, ...]) -> Tensor:
+        """Return images of this shape. Raises ValueError if the network does not run on them."""
+        return images_for(self.network, self.name, shape)
+
+
+def _contenders(options: argparse.Namespace) -> tuple[dict[str, nn.Module], Tensor]:
+    """Return {name: network}, first the one that others are compared with, and an image that they take."""
+    asked = [name for name in (*_BUDGET, *_DIVISION) if getattr(options, name) != OPTIONS[name].default]
+    budgets = [name for name in asked if name in _BUDGET]
+    folders = [text for text in options.networks if Path(text).is_dir()]
+    if asked and (len(options.networks) > 1 or folders):
+        raise ValueError(
+            f"{OPTIONS[asked[0]].flag} is for the name of one network, whose compact form it makes; "
+            f"got {', '.join(options.networks)}"
+        )
+    if asked and not budgets:
+        raise ValueError(f"{OPTIONS[asked[0]].flag} bounds the ranks of a budget: give one, such as --macs 0.45")
+    if len(set(options.networks)) < len(options.networks):
+        raise ValueError(f"a network is named twice: {', '.join(options.networks)}")
+    given = [_Given.of(text, options) for text in options.networks]
+    first = given[0]
+    images = first.images()
+    if len(given) > 1:
+        for each in given[1:]:
+            each.run_on(images.shape)
+        return {each.name: each.network for each in given}, images
+    if folders:
+        source: Any = first.network.lrpet_source
+        return {"dense": source.build(), "compact": first.network}, images
+    if not budgets:
+        return {first.name: first.network}, images
+    return {"dense": first.network, "compact": _compact(first.network, images, options)}, images
+
+
+def _compact(network: nn.Module, images: Tensor, options: argparse.Namespace) -> nn.Module:
+    """Return the compact form of a network at the budget that the command line gives, and print what the plan saves."""
+    import lrpet
+
+    given = {name: getattr(options, name) for name in (*_BUDGET, *_DIVISION)}
+    for name in ("include", "exclude"):
+        given[name] = list(given[name]) or None
+    given["overrides"] = read_mapping(options.overrides) if options.overrides else None
+    plan = lrpet.plan(network, images, **given)
+    print(plan.summary(), flush=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weights that are cut off: time does not depend on them
+        return lrpet.factorize(network, plan)
+
+
+COMMAND = Command(
+    name="bench",
+    summary="time networks against each other",
+    description="""\
+Time networks against each other on this machine, and say how much of the cut in multiply-adds is a cut in time. One name
+with a budget is compared with its compact form, with random weights: they do not change the time. One folder is compared with
+its full-size network. Of several networks, the first is what the others are compared with.""",
+    examples="""\
+  lrpet bench torchvision:resnet18 --macs 0.45 --runtimes eager onnxruntime openvino --batch-sizes 1 16
+  lrpet bench runs/resnet20-digits-lrpet-0 --json bench.json --plot bench.png
+  lrpet bench resnet20 resnet56 --threads 1
+  lrpet bench timm:vit_small_patch16_224 --macs 0.5 --layers
+  lrpet bench torchvision:resnet50 --macs 0.45 --device cuda --dtype bfloat16 --channels-last --batch-sizes 1 64 256""",
+    declare=declare,
+    run=run,
+)
