@@ -19,7 +19,8 @@ from lrpet.latency.by_layer import REST, layer_rows
 from lrpet.latency.conditions import Conditions, at_batch
 from lrpet.latency.measure import raced
 from lrpet.latency.memory import eager_memory
-from lrpet.latency.results import Bench, Cost, LayerRow, rows_of
+from lrpet.latency.results import Bench
+from lrpet.latency.rows import Cost, LayerRow, rows_of
 from lrpet.layers.inputs import Inputs
 from lrpet.layers.observe import observe
 
@@ -81,7 +82,17 @@ def test_it_says_so_when_a_network_is_not_faster(times: list[float], said: str |
     bench = compared(times)
     assert len(bench.verdicts()) == (said is not None)
     assert (said or "\n") in bench.table()
-    assert ("faster" in str(bench)) == (said is not None)
+    assert ("faster than" in str(bench)) == (said is not None)
+
+
+def test_it_says_so_when_the_machine_was_busy() -> None:
+    (said,) = compared([8.0] * 5).doubts()  # the dense network took 8 to 12
+    assert said.startswith("The middle half of the times in eager at batch size 1 spans 20% of their median")
+    assert said in compared([8.0] * 5).table()
+    quiet = {"dense": [10.0] * 5, "compact": [8.0] * 5}
+    costs = dict.fromkeys(quiet, Cost(400, 100, 100))
+    rows = rows_of(quiet, dict.fromkeys(quiet, None), costs, runtime="eager", batch_size=1)
+    assert Bench(tuple(rows)).doubts() == []
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from lrpet.latency.conditions import Conditions, at_batch, batch_of
 from lrpet.latency.machine import machine
 from lrpet.latency.measure import raced
 from lrpet.latency.memory import cuda_memory, eager_memory, saved_bytes
-from lrpet.latency.results import Bench, Cost, LayerRow, Row, rows_of
+from lrpet.latency.results import Bench
+from lrpet.latency.rows import Cost, LayerRow, Row, rows_of
 from lrpet.latency.runtimes import FROM_FILE, Pass, Runtime, arrays, check_runtime, export, ready, session
 from lrpet.latency.sessions import resident_growth
 from lrpet.layers.inputs import Inputs

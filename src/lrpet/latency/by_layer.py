@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lrpet.latency.measure import ROUNDS
-from lrpet.latency.results import LayerRow
+from lrpet.latency.rows import LayerRow
 from lrpet.layers.inputs import Inputs
 from lrpet.layers.observe import Observation
 

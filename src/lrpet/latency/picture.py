@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lrpet.compact.write import written
 
 if TYPE_CHECKING:
-    from lrpet.latency.results import Bench, Row
+    from lrpet.latency.results import Bench
+    from lrpet.latency.rows import Row
 
 #: Colours of the networks that are compared with the first one, told apart by the colour-blind too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

@@ -1,10 +1,9 @@
-"""What a comparison of networks came to: rows, a table, words, and a JSON file."""
+"""What a comparison of networks came to: a table, words, a JSON file, and a picture."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,74 +11,16 @@ from typing import Any
 
 from lrpet.compact.write import written
 from lrpet.latency.columns import aligned
+from lrpet.latency.rows import Cost, LayerRow, Row
 
 FORMAT = 1
+#: Quartiles further apart than this fraction of the median are a sign of other work on the machine.
+NOISY = 0.15
 _NOTE = """\
 time and cost: the median and the multiply-adds, over those of {first}. realised: the part of the cut in multiply-adds that
 is a cut in time. memory: in PyTorch, the weights and the most that tensors of a pass take at once; in the other runtimes,
 growth of a fresh process that loads and runs the file."""
 _LAYERS_NOTE = "lost: milliseconds beyond the dense layer's time multiplied by the ratio of multiply-adds."
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a network costs on paper."""
-
-    size: int
-    """Bytes of the weights as they are saved."""
-    macs: int
-    """Multiply-adds of one example, all products of the network included."""
-    params: int
-    """Parameters, shared ones once."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One network on one runtime at one batch size."""
-
-    network: str
-    runtime: str
-    batch_size: int
-    milliseconds: float
-    """The median of all rounds."""
-    quartiles: tuple[float, float]
-    """Milliseconds that a quarter of the rounds were below, and that a quarter were above."""
-    rounds: int
-    memory: int | None
-    """Bytes at the largest, see the table's note; None where it was not measured."""
-    cost: Cost
-    time_ratio: float
-    """The median over that of the first network, on this runtime at this batch size."""
-    cost_ratio: float
-    """The multiply-adds over those of the first network."""
-
-    @property
-    def realised(self) -> float | None:
-        """The part of the cut in multiply-adds that is a cut in time; None where multiply-adds are not cut."""
-        return (1 - self.time_ratio) / (1 - self.cost_ratio) if self.cost_ratio < 1 else None
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One layer of the first network and of another, in eager PyTorch."""
-
-    network: str
-    layer: str
-    kind: str
-    dense_milliseconds: float
-    milliseconds: float
-    cost_ratio: float | None
-    """The layer's multiply-adds over those of the first network's; None where it has none."""
-
-    @property
-    def time_ratio(self) -> float:
-        """The time over that of the first network's layer."""
-        return self.milliseconds / self.dense_milliseconds if self.dense_milliseconds else 1.0
-
-    @property
-    def lost(self) -> float:
-        """The milliseconds beyond the dense time multiplied by the ratio of multiply-adds."""
-        return self.milliseconds - self.dense_milliseconds * (1.0 if self.cost_ratio is None else self.cost_ratio)
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +51,7 @@ class Bench:
         parts += ["", _NOTE.format(first=self.first)]
         if self.layers:
             parts += ["", *_layer_lines(self.layers), "", _LAYERS_NOTE]
-        if said := self.verdicts():
+        if said := [*self.verdicts(), *self.doubts()]:
             parts += ["", *said]
         return "\n".join(parts)
 
@@ -130,6 +71,20 @@ class Bench:
             )
         return said
 
+    def doubts(self) -> list[str]:
+        """Return a sentence for every race whose times spread so much that other work must have been running."""
+        spread: dict[tuple[str, int], float] = {}
+        for row in self.rows:
+            race = row.runtime, row.batch_size
+            low, high = row.quartiles
+            spread[race] = max(spread.get(race, 0.0), (high - low) / row.milliseconds)
+        return [
+            f"The middle half of the times in {runtime} at batch size {size} spans {width:.0%} of their median: other work was "
+            "running. Measure again when the machine is idle, or for longer."
+            for (runtime, size), width in spread.items()
+            if width > NOISY
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as values that JSON can hold."""
         rows = [{**asdict(row), "quartiles": list(row.quartiles), "realised": row.realised} for row in self.rows]
@@ -139,7 +94,7 @@ class Bench:
             "machine": dict(self.machine),
             "rows": rows,
             "layers": layers,
-            "verdicts": self.verdicts(),
+            "verdicts": [*self.verdicts(), *self.doubts()],
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -183,37 +138,6 @@ class Bench:
         conditions += [str(machine["device"])] if "device" in machine else []
         conditions += [str(each) for each in machine.get("conditions", ())]
         return "; ".join(part for part in (where, ", ".join(conditions)) if part)
-
-
-def rows_of(
-    times: Mapping[str, Sequence[float]],
-    memory: Mapping[str, int | None],
-    costs: Mapping[str, Cost],
-    *,
-    runtime: str,
-    batch_size: int,
-) -> list[Row]:
-    """Return a row for each network, by the milliseconds of its rounds; the first one is what the others are compared with."""
-    first = next(iter(times))
-    median = {name: statistics.median(rounds) for name, rounds in times.items()}
-    rows = []
-    for name, rounds in times.items():
-        low, _, high = statistics.quantiles(rounds, n=4, method="inclusive")
-        rows.append(
-            Row(
-                network=name,
-                runtime=runtime,
-                batch_size=batch_size,
-                milliseconds=median[name],
-                quartiles=(low, high),
-                rounds=len(rounds),
-                memory=memory[name],
-                cost=costs[name],
-                time_ratio=median[name] / median[first],
-                cost_ratio=costs[name].macs / costs[first].macs if costs[first].macs else 1.0,
-            )
-        )
-    return rows
 
 
 def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
