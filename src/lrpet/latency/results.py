@@ -79,8 +79,8 @@ class Bench:
             low, high = row.quartiles
             spread[race] = max(spread.get(race, 0.0), (high - low) / row.milliseconds)
         return [
-            f"The middle half of the times in {runtime} at batch size {size} spans {width:.0%} of their median: other work was "
-            "running. Measure again when the machine is idle, or for longer."
+            f"The middle half of the times in {runtime} at batch size {size} spans {width:.0%} of their median: "
+            "other work may have been running. Measure again when the machine is idle, or for longer."
             for (runtime, size), width in spread.items()
             if width > NOISY
         ]
