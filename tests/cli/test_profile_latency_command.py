@@ -32,7 +32,7 @@ def test_a_table_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_an_interruption_keeps_what_was_measured(
     measured: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    latency, calls = vars(module)["latency"], 0
+    ready, calls = vars(module)["ready_together"], 0
 
     def interrupted(contenders: Any, *rest: Any, **options: Any) -> Any:
         nonlocal calls
@@ -40,9 +40,9 @@ def test_an_interruption_keeps_what_was_measured(
             calls += 1
             if calls > measured:
                 raise KeyboardInterrupt
-        return latency(contenders, *rest, **options)
+        return ready(contenders, *rest, **options)
 
-    monkeypatch.setattr(module, "latency", interrupted)
+    monkeypatch.setattr(module, "ready_together", interrupted)
     assert main(line(tmp_path / "table.json")) == 130
     text = capsys.readouterr().err
     assert "interrupted" in text

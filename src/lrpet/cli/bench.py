@@ -16,9 +16,12 @@ from lrpet.train.options import OPTIONS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_BUDGET = ("keep", "macs", "params", "bytes")
+_BUDGET = ("keep", "macs", "params", "bytes", "latency")
 _DIVISION = ("min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude")
 _CONDITIONS = ("runtimes", "batch_sizes", "threads", "dtype", "channels_last", "cuda_graphs", "layers")
+_LATENCY = OPTIONS["latency"].but(
+    help="budget: milliseconds of one pass, or a fraction of the dense network's, measured on the first of --runtimes"
+)
 _SECONDS = OPTIONS["seconds"].but(
     default=1.0, help="time that each network is measured on each runtime at each batch size"
 )
@@ -36,7 +39,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="name of a network, as in a recipe; run folder; or folder of a compact network, as lrpet.save writes it",
     )
     for name in (*_BUDGET, *_DIVISION, *_CONDITIONS):
-        add_option(parser, OPTIONS[name])
+        add_option(parser, _LATENCY if name == "latency" else OPTIONS[name])
     add_option(parser, OPTIONS["device"].but(type=Literal["cpu", "cuda"], default="cpu"))
     for option in (_SECONDS, _IMAGE_SIZE, OPTIONS["in_channels"], OPTIONS["classes"]):
         add_option(parser, option)
@@ -154,7 +157,8 @@ def _compact(network: nn.Module, images: Tensor, options: argparse.Namespace) ->
     for name in ("include", "exclude"):
         given[name] = list(given[name]) or None
     given["overrides"] = read_mapping(options.overrides) if options.overrides else None
-    plan = lrpet.plan(network, images, **given)
+    runtime = None if options.latency is None else options.runtimes[0]
+    plan = lrpet.plan(network, images, **given, runtime=runtime)
     print(plan.summary(), flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are cut off: time does not depend on them

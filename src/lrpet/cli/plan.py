@@ -19,6 +19,10 @@ _ALLOCATE = OPTIONS["allocate"].but(
     help="how the budget is divided among the layers: in equal fractions (uniform), or by the energy of trained weights "
     "(energy, threshold); auto is uniform here, where nothing is trained",
 )
+_RUNTIME = OPTIONS["runtime"].but(
+    default=None,
+    help="measure here what layers take on this runtime, once, and factorise those alone whose factors are faster",
+)
 _IMAGE_SIZE = OPTIONS["image_size"].but(
     help="side of the images in pixels (default: what the network was made for, or 32)"
 )
@@ -29,7 +33,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=OPTIONS["model"].help)
     for name in _BUDGET:
         add_option(parser, OPTIONS[name])
-    add_option(parser, _ALLOCATE)
+    for option in (_RUNTIME, _ALLOCATE):
+        add_option(parser, option)
     for name in (*_DIVISION, "weights", "pretrained"):
         add_option(parser, OPTIONS[name])
     add_option(parser, _IMAGE_SIZE)
@@ -59,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
         from lrpet.train.weights import load_trained
 
         load_trained(options.weights, network)
-    given = {name: getattr(options, name) for name in (*_BUDGET, "allocate", *_DIVISION)}
+    given = {name: getattr(options, name) for name in (*_BUDGET, "runtime", "allocate", *_DIVISION)}
     if options.latency_table is not None:
         given["latency_table"] = lrpet.LatencyTable.load(options.latency_table)
     for name in ("include", "exclude"):
@@ -81,7 +86,7 @@ COMMAND = Command(
   lrpet plan resnet56 --keep 0.43
   lrpet plan resnet20 --macs 0.4 --overrides '{conv1: null, layer3.*: 0.3}'
   lrpet plan timm:vit_tiny_patch16_224 --params 0.5 --include '*.mlp.*'
-  lrpet plan torchvision:resnet50 --latency 0.6 --latency-table table.json --multiple-of 8 --json > plan.json
+  lrpet plan torchvision:resnet50 --latency 0.5 --runtime onnxruntime --json > plan.json
   lrpet plan resnet20 --macs 0.3 --weights runs/dense --allocate energy""",
     declare=declare,
     run=run,

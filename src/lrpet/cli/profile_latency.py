@@ -21,7 +21,7 @@ _OPTIONS = (
     OPTIONS["image_size"].but(help="side of the images in pixels (default: what the network was made for, or 32)"),
     OPTIONS["in_channels"],
     OPTIONS["multiple_of"].but(
-        type=int, default=1, metavar=None, limits={"ge": 1}, help="measure only ranks that are multiples of this number"
+        help="measure only ranks that are multiples of this number; auto: of those that plans take by default"
     ),
     OPTIONS["seconds"],
 )
@@ -78,11 +78,12 @@ COMMAND = Command(
     name="profile-latency",
     summary="measure what layers take, dense and factorised",
     description="""\
-Measure every distinct layer of a network, dense and at a ladder of ranks, on this machine. When interrupted, the layers
-measured so far are kept.""",
+Measure every distinct layer of a network, dense and at a ladder of ranks, on this machine, into a file for plans that are
+made elsewhere. When interrupted, the layers measured so far are kept. On the machine itself `lrpet plan --runtime` measures
+what it needs.""",
     examples="""\
   lrpet profile-latency resnet56 table.json
-  lrpet profile-latency torchvision:resnet50 table.json --runtime onnxruntime --multiple-of 8
+  lrpet profile-latency torchvision:resnet50 table.json --runtime onnxruntime
   lrpet profile-latency resnet20 table.json --device cuda --batch-size 256 --runtime compile""",
     declare=declare,
     run=run,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lrpet.latency.measure import latency
-from lrpet.latency.runtimes import Runtime, check_runtime
+from lrpet.latency.measure import latency, raced
+from lrpet.latency.runtimes import Runtime, check_runtime, ready_together
 from lrpet.latency.table import LatencyTable
 from lrpet.layers import evaluating
 from lrpet.layers.attention import AttentionInput, output_name
 from lrpet.layers.inputs import Inputs
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.planning.costs import uniform_rank
+from lrpet.planning.friendly import multiple_for
 from lrpet.planning.planner import plan
 
 LADDER = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
@@ -37,8 +39,9 @@ def profile_latency(
     *,
     runtime: Runtime = "eager",
     ladder: Sequence[float] = LADDER,
-    multiple_of: int = 1,
+    multiple_of: int | Literal["auto"] = "auto",
     seconds: float = 0.2,
+    known: LatencyTable | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> LatencyTable:
     """Measure every distinct layer of `model` that can be factorised, on the device of the inputs.
@@ -52,8 +55,9 @@ def profile_latency(
             of keyword arguments.
         runtime: PyTorch as it is ("eager") or compiled, or on the CPU ONNX Runtime or OpenVINO.
         ladder: Fractions of full rank to measure at.
-        multiple_of: Round these ranks to multiples of this, where a layer has one.
+        multiple_of: Round these ranks to multiples of this, where a layer has one; "auto" for those that `lrpet.plan` takes.
         seconds: Bounds the measuring of each contender.
+        known: An interrupted table of this network and runtime, whose layers are not measured again.
         told: Is told each layer as it is measured.
 
     Raises:
@@ -63,7 +67,7 @@ def profile_latency(
     """
     example = Inputs.of(example_inputs)
     check_runtime(runtime, example.device)
-    everything = plan(model, example, keep=1.0, factorize_all=True)
+    everything = plan(model, example, keep=1.0, factorize_all=True, include="*")
     layers = everything.bind(model)
     inputs = _inputs(model, example, layers.values())
     whole = latency({"network": model}, example, runtime=runtime, seconds=seconds)["network"]
@@ -81,12 +85,12 @@ def profile_latency(
         shapes={layer.name: str(layer.shape) for layer in everything.layers if layer.counted},
     )
     measured: dict[Any, dict[str, float]] = {}
-    dense: dict[str, float] = {}
-    factorised: dict[str, dict[int, float]] = {}
+    dense = {} if known is None else dict(known.dense)
+    factorised = {} if known is None else {name: dict(times) for name, times in known.factorised.items()}
     try:
         for name, layer in layers.items():
-            if name not in inputs:
-                continue  # run by its parent: no table for it, so no plan by latency
+            if name not in inputs or name in dense:
+                continue  # run by its parent, or known
             (x, *others), calls = inputs[name]
             ranks = sorted({_rung(layer.shape.full_rank, fraction, multiple_of) for fraction in ladder})
             key = (repr(layer.module), *(tensor.shape for tensor in (x, *others)), x.dtype, tuple(ranks))
@@ -94,7 +98,7 @@ def profile_latency(
                 told(name)
                 contenders = {"dense": layer.module, **{str(rank): _factorised(layer, rank) for rank in ranks}}
                 given = Inputs((x, *others), {"need_weights": False} if others else {})
-                measured[key] = latency(contenders, given, runtime=runtime, seconds=seconds)
+                measured[key] = _measured(contenders, given, runtime, seconds)
             times = measured[key]
             dense[name] = calls * times["dense"]
             factorised[name] = {rank: calls * times[str(rank)] for rank in ranks}
@@ -103,9 +107,23 @@ def profile_latency(
     return replace(table, dense=dense, factorised=factorised)
 
 
-def _rung(full: int, fraction: float, multiple_of: int) -> int:
+def _measured(
+    contenders: Mapping[str, nn.Module], inputs: Inputs, runtime: Runtime, seconds: float
+) -> dict[str, float]:
+    """Return the median milliseconds of each form of a layer."""
+    with evaluating(*contenders.values()):
+        torch.compiler.reset()
+        passes = ready_together(contenders, inputs, runtime)
+        times = raced(passes, seconds=seconds, device=inputs.device)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _rung(full: int, fraction: float, multiple_of: int | Literal["auto"]) -> int:
     """Return a rank of the ladder: a multiple where the layer has one as low as this."""
     rank = uniform_rank(full, fraction)
+    if multiple_of == "auto":
+        multiple_of = multiple_for(full)
+        rank += multiple_of // 2  # to the nearest multiple
     return max(multiple_of, rank // multiple_of * multiple_of) if full >= multiple_of else rank
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from lrpet.latency.sessions import Precision, Session, opened
 from lrpet.layers import evaluating
 from lrpet.layers.inputs import Inputs
+from lrpet.planning.times import Runtime as Runtime
 
-Runtime = Literal["eager", "compile", "onnxruntime", "openvino"]
 Pass = Callable[[], Any]
 """One forward pass, without arguments."""
 
@@ -62,6 +62,31 @@ def ready(network: nn.Module, inputs: Inputs, runtime: Runtime, *, cuda_graphs: 
     elif cuda_graphs:
         return _graphed(network, inputs)
     return lambda: inputs.run(network)
+
+
+def ready_together(networks: Mapping[str, nn.Module], inputs: Inputs, runtime: Runtime) -> dict[str, Pass]:
+    """Return a pass of each network on inputs of one kind, as `ready` does, with a single export for all of them.
+
+    For small networks, such as the forms of one layer: an export takes longer than they do.
+    """
+    if runtime not in FROM_FILE:
+        return {name: ready(network, inputs, runtime) for name, network in networks.items()}
+    check_runtime(runtime, inputs.device)
+    import onnx
+
+    counts = {name: len(tensors(inputs.run(network))) for name, network in networks.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "networks.onnx"
+        export(_SideBySide(networks), inputs, file)
+        model = onnx.load(file)
+        extractor, outputs = onnx.utils.Extractor(model), [each.name for each in model.graph.output]
+        given = [each.name for each in model.graph.input]
+        passes: dict[str, Pass] = {}
+        for name, count in counts.items():
+            own, outputs = outputs[:count], outputs[count:]
+            onnx.save(extractor.extract_model(given, own), file)
+            passes[name] = session(file, inputs, runtime)
+    return passes
 
 
 def session(file: Path, inputs: Inputs, runtime: Runtime, *, precision: Precision = "f32") -> Session:
@@ -114,6 +139,17 @@ class _Flat(nn.Module):
         leaves = [next(remaining) if plain is None else plain[0] for plain in self.plain]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return tuple(leaf for leaf in tree_leaves(self.network(*args, **kwargs)) if isinstance(leaf, Tensor))
+
+
+class _SideBySide(nn.Module):
+    """Networks that take one input, as one network that returns what each returns."""
+
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks.values())
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[Any]:
+        return [network(*args, **kwargs) for network in self.networks]
 
 
 def _graphed(network: nn.Module, inputs: Inputs) -> Pass:

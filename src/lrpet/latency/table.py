@@ -29,9 +29,19 @@ class LatencyTable:
     """Where the numbers come from: runtime, device, input, command, commit, hardware, versions."""
     shapes: Mapping[str, str] = field(default_factory=dict)
     """{layer name: its shape as matrices}, of every layer of the network, so that no other network takes these times."""
+    realised: float = 1.0
+    """The part of the time saved in layers that a whole network saves; 1 where that was not measured."""
 
     def __repr__(self) -> str:
         return f"LatencyTable({len(self.dense)} layers, {self.network:.3g} ms, {self.source.get('runtime', 'unknown runtime')})"
+
+    @property
+    def conditions(self) -> str:
+        """Return in words what was measured: runtime, device, inputs, threads."""
+        where = self.source
+        threads = f"{where['threads']} threads" if "threads" in where else ""
+        parts = (where.get("runtime"), where.get("device"), _shapes(where.get("input", [])), threads)
+        return ", ".join(str(part) for part in parts if part) or "conditions unknown"
 
     def mismatch(self, name: str, shape: str) -> str | None:
         """Say how a layer differs from the one that was measured; None if it does not, or if the table does not know."""
@@ -46,10 +56,15 @@ class LatencyTable:
         """Return the time of a layer at `rank`, or dense (None): between measured ranks, that on the straight line.
 
         It is never less than at a lower rank. Below the lowest measured rank the time is that of the lowest; above the
-        highest, that of the dense layer. Raises KeyError for a layer that was not measured.
+        highest, that of the dense layer. What a layer saves counts as far as it is realised in the whole network.
+
+        Raises KeyError for a layer that was not measured.
         """
-        if rank is None:
-            return self.dense[name]
+        dense = self.dense[name]
+        return dense if rank is None else dense - self.realised * (dense - self._alone(name, rank))
+
+    def _alone(self, name: str, rank: int) -> float:
+        """Return the time of a factorised layer by itself."""
         measured = self.factorised[name]
         ranks = sorted(measured)
         rising = dict(zip(ranks, accumulate((measured[each] for each in ranks), max), strict=True))
@@ -68,7 +83,7 @@ class LatencyTable:
             for name, milliseconds in self.dense.items()
         }
         values = {"format": FORMAT, "network": self.network, "layers": layers, "source": dict(self.source)}
-        values["shapes"] = dict(self.shapes)
+        values |= {"shapes": dict(self.shapes), "realised": self.realised}
         with written(Path(path)) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
@@ -90,6 +105,13 @@ class LatencyTable:
                 },
                 source=values["source"],
                 shapes={name: str(shape) for name, shape in values.get("shapes", {}).items()},
+                realised=float(values.get("realised", 1.0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no table of latencies: {error}") from None
+
+
+def _shapes(shape: Any) -> str:
+    """Return "1×3×224×224"; of several inputs, "1×16 and 1×16"."""
+    several = shape and isinstance(shape[0], list)
+    return " and ".join("×".join(map(str, each)) for each in (shape if several else [shape]))

@@ -63,7 +63,8 @@ class Budget:
         if self.ranks is not None:
             return "ranks"
         return ", ".join(
-            f"{name}={value:g}" if value <= 1 else f"{name}={value:,.0f}" for name, value in self.given.items()
+            f"{name}={value:g}" if value <= 1 or name == "latency" else f"{name}={value:,.0f}"
+            for name, value in self.given.items()
         )
 
 

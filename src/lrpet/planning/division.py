@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,10 +16,12 @@ from lrpet.planning.costs import MatrixCost, uniform_rank
 from lrpet.planning.friendly import divided_friendly
 from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.limits import MIN_SAVING
+from lrpet.planning.measured import dense_times, together
 from lrpet.planning.plan import Plan
-from lrpet.planning.request import Request, Times
+from lrpet.planning.request import Request
 from lrpet.planning.spectra import kept_energy
 from lrpet.planning.spending import Spending
+from lrpet.planning.times import predicted
 
 
 def divide(plan: Plan, request: Request, model: nn.Module, allocate: str | Mapping[str, Any]) -> Plan:
@@ -59,9 +60,8 @@ def spending_of(plan: Plan, request: Request, model: nn.Module) -> Spending:
     totals: dict[str, float] = dict(plan.totals)
     if request.times is not None:
         totals["latency"] = request.times.network
-        _check_measured(request.times, plan)
     least = _least_savings(request, totals)
-    users = _users(plan, request)
+    users = request.users(plan.layers)
     modules = dict(unwrapped(model).named_modules())
     candidates = {
         name: Candidate(
@@ -71,7 +71,7 @@ def spending_of(plan: Plan, request: Request, model: nn.Module) -> Spending:
             may_be_dense=not request.limits.factorize_all,
             itemsize=_itemsize(modules[name]),
             least_savings=least,
-            milliseconds=None if request.times is None else _times(request.times, users[name]),
+            milliseconds=None if request.times is None else together(request.times, users[name]),
         )
         for name, fixed in request.candidates.items()
     }
@@ -92,16 +92,6 @@ def _kept(plan: Plan, request: Request, model: nn.Module) -> dict[str, list[floa
         if layer.name in request.candidates
     )
     return {name: kept_energy(layer) for name, layer in Plan(layers, "").bind(model).items()}
-
-
-def _users(plan: Plan, request: Request) -> dict[str, list[LayerPlan]]:
-    """Return {candidate: the layers that use its weight}."""
-    users: dict[str, list[LayerPlan]] = defaultdict(list)
-    for layer in plan.layers:
-        owner = layer.shares or layer.name
-        if owner in request.candidates:
-            users[owner].append(layer)
-    return users
 
 
 def _together(layers: list[LayerPlan]) -> MatrixCost:
@@ -127,26 +117,6 @@ def _itemsize(module: nn.Module) -> int:
     return int(weight.element_size())  # type: ignore[operator]
 
 
-def _check_measured(times: Times, plan: Plan) -> None:
-    """Raise ValueError if the times are those of another network."""
-    for layer in plan.layers:
-        if layer.counted and (mismatch := times.mismatch(layer.name, str(layer.shape))) is not None:
-            raise ValueError(f"latency_table was measured for another network: {mismatch}")
-
-
-def _times(times: Times, layers: list[LayerPlan]) -> Callable[[int | None], float]:
-    """Return the milliseconds of a weight in all its layers, by rank."""
-    for layer in layers:
-        try:
-            times.milliseconds(layer.name, None)
-        except KeyError:
-            raise ValueError(
-                f"latency_table has no times for {layer.name}: was it measured for another network? Layers that a "
-                "module runs itself cannot be measured: leave them out by `exclude`"
-            ) from None
-    return lambda rank: sum(times.milliseconds(layer.name, rank) for layer in layers)
-
-
 def _dense_parts(plan: Plan, request: Request, totals: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Return {unit: {part that stays dense: its cost}}: layers by name, and what is in no layer together."""
     dense = [layer for layer in plan.layers if (layer.shares or layer.name) not in request.candidates]
@@ -157,6 +127,7 @@ def _dense_parts(plan: Plan, request: Request, totals: Mapping[str, float]) -> d
     return {
         "macs": {**macs, "products outside layers, as those of attention": rest_macs},
         "params": {**params, "norms and other small parameters": rest_params},
+        "latency": {} if request.times is None else dense_times(request.times, plan, request),
     }
 
 
@@ -171,11 +142,13 @@ def _decided(plan: Plan, request: Request, spending: Spending, wanted: Ranks, bu
         else:
             reasons[name] = candidate.why_dense(rank)
     layers = tuple(_entries(plan, request, ranks, reasons))
-    return replace(plan, layers=layers, budget=budget, request=request if request.by_weights else None)
+    timing = None if request.times is None else predicted(request.times, layers)
+    again = request if request.by_weights else None
+    return replace(plan, layers=layers, budget=budget, request=again, timing=timing)
 
 
 def _entries(plan: Plan, request: Request, ranks: Mapping[str, int], reasons: Mapping[str, str]) -> list[LayerPlan]:
-    users = _users(plan, request)
+    users = request.users(plan.layers)
     entries = []
     for layer in plan.layers:
         owner = layer.shares or layer.name

@@ -25,9 +25,14 @@ COARSEST = 1.5
 LEFT_OVER = 0.01
 
 
+def multiple_for(full_rank: int) -> int:
+    """Return the multiple for the ranks of a layer, where no budget is tight."""
+    return next((multiple for least, multiple in MULTIPLES if full_rank >= least), 1)
+
+
 def friendly_multiple(cost: MatrixCost, share: float) -> int:
     """Return the multiple for a layer's ranks, where the budget leaves `share` of the network's cost."""
-    multiple = next((multiple for least, multiple in MULTIPLES if cost.full_rank >= least), 1)
+    multiple = multiple_for(cost.full_rank)
     affordable = COARSEST * share * cost.params() / cost.params(1)
     while multiple > max(1.0, affordable):
         multiple //= 2

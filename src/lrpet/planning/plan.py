@@ -16,6 +16,7 @@ from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.request import Request
 from lrpet.planning.table import change, rendered
+from lrpet.planning.times import Timing
 
 FORMAT = 2
 #: Formats that are read. Format 1 knew no totals of the network, and no request.
@@ -35,6 +36,8 @@ class Plan:
     """{"macs", "params" and "bytes": what the whole dense network costs}; empty in plans of format 1."""
     request: Request | None = field(default=None, hash=False)
     """What was asked for, where the budget is to be divided again by trained weights; None once that is settled."""
+    timing: Timing | None = None
+    """What one pass takes, where layers were measured."""
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -112,7 +115,7 @@ class Plan:
             "totals": dict(self.totals),
             "request": request,
             "layers": [asdict(layer) for layer in self.layers],
-        }
+        } | ({} if self.timing is None else {"timing": self.timing.to_dict()})
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -133,12 +136,13 @@ class Plan:
             raise ValueError(f"this plan has format {data['format']!r}; this version of lrpet reads formats {formats}")
         if not isinstance(data["layers"], list):
             raise ValueError("not a plan: layers must be a list")
-        request = data.get("request")
+        request, timing = data.get("request"), data.get("timing")
         return cls(
             layers=tuple(LayerPlan.from_dict(entry) for entry in data["layers"]),
             budget=str(data["budget"]),
             totals=_read_totals(data.get("totals", {})),
             request=None if request is None else Request.from_dict(request),
+            timing=None if timing is None else Timing.from_dict(timing),
         )
 
     def __str__(self) -> str:
@@ -164,6 +168,8 @@ class Plan:
                 f"convolutions and linears alone: {macs}, "
                 f"{change(self.layer_params_dense, self.layer_params, 'parameters')}"
             )
+        if self.timing is not None:
+            parts.append(str(self.timing))
         return f"{self.budget}: {len(self.ranks)} of {len(self.layers)} layers factorised; {'; '.join(parts)}"
 
 

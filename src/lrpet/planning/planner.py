@@ -15,10 +15,12 @@ from lrpet.planning.costs import nearest_rank, uniform_rank
 from lrpet.planning.division import divide
 from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.limits import Limits
+from lrpet.planning.measured import by_times
 from lrpet.planning.plan import Plan
-from lrpet.planning.request import Allocator, Request, Times
+from lrpet.planning.request import Allocator, Request
 from lrpet.planning.selection import Names, Overrides, overridden, refusals
 from lrpet.planning.sensitivity import Sensitivity
+from lrpet.planning.times import Runtime, Times
 from lrpet.planning.unfolding import unfoldings_of
 
 
@@ -31,6 +33,7 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
     params: float | None = None,
     bytes: float | None = None,
     latency: float | None = None,
+    runtime: Runtime | None = None,
     latency_table: Times | None = None,
     ranks: Mapping[str, int] | None = None,
     allocate: Allocator | Mapping[str, Sequence[float]] | Mapping[str, float] = "auto",
@@ -59,9 +62,11 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
             matrix products count, attention's included. Budgets are met from below; give several, and all are met.
         params: Budget of parameters, as a fraction or a number. All parameters count, embeddings and norms included.
         bytes: Budget of the bytes of all parameters and buffers, as a fraction or a number.
-        latency: Budget of the milliseconds of one pass, by `latency_table`, as a fraction or a number.
-        latency_table: What the layers of this network were measured to take (`lrpet profile-latency`). With it, whatever the
-            budget, no layer is factorised where its factors were no faster.
+        latency: Budget of the milliseconds of one pass, as a fraction or a number, on `runtime` or by `latency_table`.
+        runtime: Measure on this machine what the layers take, dense and factorised, with "eager", "compile", "onnxruntime"
+            or "openvino", and then the network as planned. Whatever the budget, no layer is factorised where its factors
+            are no faster. Times are kept in the folder `lrpet.latency.cache.folder` names, so that this happens once.
+        latency_table: What the layers were measured to take elsewhere (`lrpet profile-latency`), in place of `runtime`.
         ranks: {layer name: rank}; layers not named stay dense. Where layers share a weight, name the first.
         allocate: How budgets are divided among the layers. Where rounding down to ranks leaves something of the budget, some
             layers get their next rank, until no layer's next would fit.
@@ -100,13 +105,15 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
 
     Raises:
         ValueError: no budget, or keep or ranks with another; a budget out of range, or impossible (the message says the
-            smallest possible, and what it consists of); an unknown layer, one that cannot be factorised, or a rank out of
-            range in `ranks`; an unknown unfolding or allocator; a name pattern that matches no layer.
+            smallest possible, and what it consists of); a runtime that cannot take the network; an unknown layer, one that
+            cannot be factorised, or a rank out of range in `ranks`; an unknown unfolding or allocator; a name pattern that
+            matches no layer.
+        ImportError: `runtime` is not installed.
     """
     budget = Budget(keep=keep, macs=macs, params=params, bytes=bytes, latency=latency, ranks=ranks)
     limits = Limits(min_rank, max_rank, multiple_of, min_saving, factorize_all)
     _check_together(budget, limits, allocate, chosen=bool(overrides or include or exclude))
-    _check_latency(latency, latency_table, unfolding)
+    _check_latency(latency, runtime, latency_table, unfolding)
     worths = _worths(allocate, batches, loss)
     model = unwrapped(model)
     seen = observe(model, example_inputs)
@@ -128,12 +135,20 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
         },
         batch_norms={layer.name: layer.batch_norm for layer in seen.layers if layer.batch_norm is not None},
         unpaired={layer.name: layer.unpaired for layer in seen.layers if layer.unpaired is not None},
-        times=latency_table,
         worths=worths,
     )
     if ranks is not None:
         _check_ranks(ranks, request, undecided, refused)
-    return divide(undecided, request, model, "uniform" if allocate in ("auto", "sensitivity") else allocate)
+    how = "uniform" if allocate in ("auto", "sensitivity") else allocate
+
+    def decided(times: Times | None) -> Plan:
+        return divide(*(undecided, request) if times is None else by_times(undecided, request, times), model, how)
+
+    if runtime is None:
+        return decided(latency_table)
+    from lrpet.latency.timed import timed  # it measures, which no other plan needs
+
+    return timed(model, example_inputs, runtime, decided, budget=latency)
 
 
 def _check_together(budget: Budget, limits: Limits, allocate: str | Mapping[str, Any], *, chosen: bool) -> None:
@@ -151,12 +166,18 @@ def _check_together(budget: Budget, limits: Limits, allocate: str | Mapping[str,
         )
 
 
-def _check_latency(latency: float | None, table: Times | None, unfolding: Any) -> None:
-    if latency is not None and table is None:
-        raise ValueError("latency is a budget of what was measured: give latency_table, from `lrpet profile-latency`")
-    if table is not None and unfolding != "channel":
+def _check_latency(latency: float | None, runtime: str | None, table: Times | None, unfolding: Any) -> None:
+    if runtime is not None and table is not None:
+        raise ValueError("give runtime, to measure here, or latency_table, which was measured before: not both")
+    if latency is not None and runtime is None and table is None:
         raise ValueError(
-            f"latency_table holds times of channel pairs, which say nothing of unfolding={unfolding!r}: leave one of them out"
+            "latency is a budget of what is measured: give runtime, such as 'onnxruntime', or latency_table, "
+            "from `lrpet profile-latency`"
+        )
+    if (runtime or table) is not None and unfolding != "channel":
+        raise ValueError(
+            f"times are measured of channel pairs, which say nothing of unfolding={unfolding!r}: "
+            f"leave out unfolding or {'runtime' if table is None else 'latency_table'}"
         )
 
 

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 from torch import nn
 
 from lrpet.planning.budget import Budget
+from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.limits import Limits
+from lrpet.planning.times import Times
 
 #: How a budget is divided among the layers; see `lrpet.plan`.
 Allocator = Literal["auto", "uniform", "energy", "threshold", "sensitivity"]
-
-
-class Times(Protocol):
-    """What the layers of a network take in time; `lrpet.LatencyTable` is one."""
-
-    @property
-    def network(self) -> float:
-        """Return the milliseconds of one pass through the dense network."""
-        ...
-
-    def milliseconds(self, name: str, rank: int | None) -> float:
-        """Return the milliseconds of a layer at `rank`, or dense (None). Raises KeyError for a layer it does not know."""
-        ...
-
-    def mismatch(self, name: str, shape: str) -> str | None:
-        """Say how a layer differs from the one that was measured; None if it does not."""
-        ...
 
 
 class Worths(Protocol):
@@ -62,6 +48,15 @@ class Request:
     def by_weights(self) -> bool:
         """Whether the division depends on the weights, so that it is worth repeating once they are trained."""
         return self.allocate in ("auto", "energy", "threshold", "sensitivity") and bool(self.budget.divisible)
+
+    def users(self, layers: Iterable[LayerPlan]) -> dict[str, list[LayerPlan]]:
+        """Return {candidate: the layers that use its weight}."""
+        users: dict[str, list[LayerPlan]] = defaultdict(list)
+        for layer in layers:
+            owner = layer.shares or layer.name
+            if owner in self.candidates:
+                users[owner].append(layer)
+        return users
 
     def to_dict(self) -> dict[str, Any] | None:
         """Return plain values; None where it holds something that a file cannot, such as measured times."""

@@ -39,11 +39,12 @@ class Spending:
                 "in the table of lrpet.plan(model, example_inputs, ranks={})"
             )
         for unit, limit in self.limits.items():
-            smallest = self.cost(unit, self._cheapest(unit))
+            cheapest = self._cheapest(unit)
+            smallest = self.cost(unit, cheapest)
             if smallest > limit * (1 + ROUNDING):
                 raise ImpossibleBudgetError(
                     f"a budget of {_number(limit)} {UNITS[unit]} cannot be met: with every chosen layer at its smallest "
-                    f"rank the network still has {_number(smallest)} {UNITS[unit]}.{self._dense(unit)} "
+                    f"rank the network still has {_number(smallest)} {UNITS[unit]}.{self._dense(unit, cheapest)} "
                     "Raise the budget or choose more layers."
                 )
 
@@ -54,9 +55,15 @@ class Spending:
             cheapest[name] = min(costs, key=lambda pair: pair[0])[1]
         return cheapest
 
-    def _dense(self, unit: str) -> str:
-        """Return a sentence on the largest parts that stay dense, where they matter."""
-        parts = {name: cost for name, cost in self.dense_parts.get(unit, {}).items() if cost > 0.01 * self.totals[unit]}
+    def _dense(self, unit: str, cheapest: Ranks) -> str:
+        """Return a sentence on the largest parts that stay dense even at the cheapest ranks, where they matter."""
+        whole = {
+            f"{name} ({each.why_dense(each.nearest(1))})": each.cost_in(unit, None)
+            for name, each in self.candidates.items()
+            if cheapest[name] is None
+        }
+        everything = {**self.dense_parts.get(unit, {}), **whole}
+        parts = {name: cost for name, cost in everything.items() if cost > 0.01 * self.totals[unit]}
         if not parts:
             return ""
         largest = sorted(parts, key=lambda name: -parts[name])[:4]

@@ -164,7 +164,9 @@ class Commands:
         None, "outputs of the classifier (default 1000 for timm: and torchvision:, else 10)", ge=1
     )
     latency: float | None = option(
-        None, "budget: milliseconds of one pass, or a fraction of the dense network's; needs --latency-table", gt=0
+        None,
+        "budget: milliseconds of one pass, or a fraction of the dense network's; needs --runtime or --latency-table",
+        gt=0,
     )
     latency_table: Path | None = option(None, "table of measured latencies, from lrpet profile-latency")
     runtime: Literal["eager", "compile", "onnxruntime", "openvino"] = option("eager", "what runs the layers")
