@@ -38,7 +38,7 @@ setup: .venv/.dev
 	touch $@
 
 .venv/.dev: pyproject.toml | .venv/.pip
-	$(PIP) -e '.[train,onnx,huggingface,lightning,search]' --group dev
+	$(PIP) -e '.[train,onnx,openvino,huggingface,lightning,search]' --group dev
 	touch $@ .venv/.demo
 
 clean:

@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 
 import lrpet
-from lrpet.exporting import to_onnx
 from lrpet.train.config import make_config
 from lrpet.train.console import summary_table
 from lrpet.train.run import train
@@ -30,13 +29,13 @@ def main(folder: Path) -> None:
     compact = train(make_config({**RECIPE, "macs": 0.5, "output": folder / "lrpet"}))
 
     network = lrpet.load(folder / "lrpet" / "compact")
-    difference = to_onnx(network, torch.zeros(1, 1, 8, 8), folder / "compact.onnx", overwrite=True)
+    exported = lrpet.export(network, folder / "compact.onnx", torch.zeros(1, 1, 8, 8), overwrite=True)
     plot(folder)
 
     console = Console()
     console.print(summary_table([dense, compact]))
     console.print(f"compact network      {folder / 'lrpet' / 'compact'}   (lrpet.load reads it)")
-    console.print(f"the same as ONNX     {folder / 'compact.onnx'}   (ONNX Runtime agrees to {difference:.0e})")
+    console.print(f"the same as ONNX     {folder / 'compact.onnx'}   (ONNX Runtime agrees to {exported.error:.0e})")
     console.print(f"accuracy and energy  {folder / 'training.png'}")
 
 

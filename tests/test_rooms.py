@@ -201,7 +201,7 @@ def test_breaches_are_seen(file: str, source: str, rule: Callable[[Import], bool
         ("layers/a.py", "def f():\n    from transformers.pytorch_utils import Conv1D"),
         ("sharding/a.py", "import torch.distributed as dist"),
         ("integrations/a.py", "import lrpet"),
-        ("train/a.py", "from lrpet import models, plan\nfrom lrpet.exporting.onnx import to_onnx"),
+        ("train/a.py", "from lrpet import models, plan\nfrom lrpet.exporting.artefact import verify"),
         ("__main__.py", "from lrpet.cli import main\nfrom lrpet.train.run import train"),
         ("__init__.py", "import importlib\nif TYPE_CHECKING:\n    from lrpet.planning.plan import Plan"),
     ],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lrpet.compact.compress import compress
     from lrpet.compact.factorize import factorize
     from lrpet.compact.files import load, read_metadata, save
+    from lrpet.exporting.export import export
     from lrpet.latency.table import LatencyTable
     from lrpet.planning.layer_plan import LayerPlan
     from lrpet.planning.plan import Plan
@@ -42,6 +43,7 @@ _HOMES = {
     "Report": "lrpet.projecting.report",
     "Shrinking": "lrpet.projecting.schedule",
     "compress": "lrpet.compact.compress",
+    "export": "lrpet.exporting.export",
     "factorize": "lrpet.compact.factorize",
     "load": "lrpet.compact.files",
     "plan": "lrpet.planning.planner",
@@ -61,6 +63,7 @@ __all__ = [
     "Report",
     "Shrinking",
     "compress",
+    "export",
     "exporting",
     "factorize",
     "integrations",

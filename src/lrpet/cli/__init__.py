@@ -1,6 +1,6 @@
-"""The command line: `lrpet train`, `lrpet plan`, `lrpet bench`, `lrpet profile-latency`, `lrpet search`, `lrpet eval`.
+"""The command line: one file for each command, `lrpet train`, `plan`, `bench`, `profile-latency`, `search`, `eval`, `export`.
 
-Each command has a file of its own, which declares the command's options and imports what it needs only when it runs.
+Each file declares its command's options, and imports what it needs only when the command runs.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ import argparse
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from lrpet.cli import bench, eval, plan, profile_latency, search, train
+from lrpet.cli import bench, eval, export, plan, profile_latency, search, train
 from lrpet.cli.arguments import Command
 from lrpet.cli.failures import reported, stdout_is_broken
 
 COMMANDS: tuple[Command, ...] = (
-    train.COMMAND, plan.COMMAND, bench.COMMAND, profile_latency.COMMAND, search.COMMAND, eval.COMMAND,
-)  # fmt: skip
+    train.COMMAND,
+    plan.COMMAND,
+    bench.COMMAND,
+    profile_latency.COMMAND,
+    search.COMMAND,
+    eval.COMMAND,
+    export.COMMAND,
+)
 EXAMPLES = """\
 examples:
   lrpet plan resnet56 --keep 0.43                 what a budget means for every layer

@@ -1,5 +1,5 @@
-"""Write compact networks in other formats."""
+"""Read exported networks back; `lrpet.export` writes them."""
 
-from lrpet.exporting.onnx import to_onnx
+from lrpet.exporting.artefact import Artefact, verify
 
-__all__ = ["to_onnx"]
+__all__ = ["Artefact", "verify"]

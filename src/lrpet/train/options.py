@@ -195,6 +195,12 @@ class Commands:
         (), "layers whose names match one pattern share a ratio, such as 'layer1.*'", metavar="PATTERN"
     )
     part: Literal["validation", "test"] = option("test", "part of the data to score on")
+    tolerance: float = option(
+        1e-4, "largest difference from the network's output that passes, as a fraction of its largest value", gt=0
+    )
+    images: int = option(1000, "images of the data set that each file is checked on, at most", ge=1)
+    random_only: bool = option(False, "check on random inputs alone, where the data set is not at hand")
+    overwrite: bool = option(False, "replace files that are there")
 
 
 #: {title: {name: option}} of everything that a recipe may say.

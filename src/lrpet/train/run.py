@@ -31,7 +31,7 @@ from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import Dataset, split
-from lrpet.train.data.options import BatchOptions
+from lrpet.train.data.options import Batches, BatchOptions
 from lrpet.train.data.sets import load
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
@@ -128,14 +128,29 @@ def evaluate(
     device: str | torch.device = "cpu",
     batch_size: int = 256,
 ) -> Score:
-    """Score a saved compact network on a part of its data.
+    """Score a saved compact network on a part of its data. Takes and raises what `saved_with_data` does."""
+    return score(
+        *saved_with_data(folder, data=data, part=part, data_dir=data_dir, device=device, batch_size=batch_size)
+    )
+
+
+def saved_with_data(
+    folder: str | os.PathLike[str],
+    *,
+    data: str | None = None,
+    part: Literal["validation", "test"] = "test",
+    data_dir: Path | None = None,
+    device: str | torch.device = "cpu",
+    batch_size: int = 256,
+) -> tuple[nn.Module, Batches]:
+    """Load a saved compact network and the batches of a part of its data.
 
     Args:
         folder: A finished run, or what `lrpet.save` wrote.
         data: The name of the data, as in a recipe; what the network was trained on if None.
         part: "validation" is what a run held out of its training images, so it needs the folder of a run.
         data_dir: Where the data's files are; where the run found them if None.
-        device: Where to score.
+        device: Where the network and the batches are put.
         batch_size: Images at a time.
 
     Raises:
@@ -155,7 +170,7 @@ def evaluate(
     if part == "validation" and config is not None:
         _, images = split(dataset.train, holdout=config.holdout, seed=config.seed)
     options = BatchOptions(batch_size)
-    return score(compact, batches(images, dataset, options, device=torch.device(device), train=False))
+    return compact, batches(images, dataset, options, device=torch.device(device), train=False)
 
 
 def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset:
