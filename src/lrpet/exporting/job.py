@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrpet.compact.folding import fold_batch_norms_
 from lrpet.exporting.artefact import VERSION
 from lrpet.exporting.checking import Check, compared, pieces
 from lrpet.exporting.drawing import Input, batch_of
@@ -37,6 +38,8 @@ class Job:
     outputs: tuple[str, ...]
     left_out: tuple[str, ...]
     """Outputs that are no tensors."""
+    folded: tuple[str, ...]
+    """Batch norms that became part of the layers before them."""
     batch: int
     """The example's batch size."""
     max_batch: int | None
@@ -62,13 +65,16 @@ class Job:
             raise ValueError(f"{type(network).__name__} returns no tensor, so that there is nothing to export")
         if left_out:
             warnings.warn(f"these outputs are no tensors and are not exported: {', '.join(left_out)}", stacklevel=4)
+        prepared = copy.deepcopy(network)
+        folded = fold_batch_norms_(prepared, example)
         return cls(
             format=format,
-            portable=Portable(_prepared(model, example), example),
+            portable=Portable(prepared, example),
             reference=Portable(network, example),
             inputs=specs,
             outputs=outputs,
             left_out=left_out,
+            folded=folded,
             batch=batch,
             max_batch=max(FORMATS[format].MAX_BATCH, batch + 2) if dynamic else None,
         )
@@ -153,13 +159,9 @@ class Job:
             "inputs": [each.to_dict(dynamic=dynamic) for each in self.inputs],
             "outputs": list(self.outputs),
             "left_out": list(self.left_out),
+            "folded": list(self.folded),
             "batch": {"dynamic": dynamic, "example": self.batch, "largest": self.max_batch or self.batch},
         }
-
-
-def _prepared(model: nn.Module, example_inputs: Inputs) -> nn.Module:
-    """Return the copy of the network that is exported: in eval mode, on the CPU."""
-    return copy.deepcopy(unwrapped(model)).cpu().eval()
 
 
 def _version(package: str) -> str:

@@ -89,7 +89,7 @@ class AttentionOutput(Linear):
 
     def refusal(self) -> str | None:
         """Say why the layer cannot be projected and factorised; None if it can."""
-        if AttentionInput(self.attention)._has_own_forward():
+        if AttentionInput(self.attention).has_own_forward():
             return f"{type(self.attention).__name__}, which runs it, has a forward of its own"
         return super().refusal()
 

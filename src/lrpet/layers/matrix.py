@@ -164,7 +164,7 @@ class MatrixLayer(ABC):
         """Say why the layer cannot be projected and factorised; None if it can."""
         if parametrize.is_parametrized(self.module) or self._parameter not in self.module._parameters:
             return "its weight is computed by a parametrization"
-        if self._has_own_forward():
+        if self.has_own_forward():
             return f"{type(self.module).__name__} has a forward of its own"
         if (peculiarity := self._peculiarity()) is not None:
             return peculiarity
@@ -180,7 +180,8 @@ class MatrixLayer(ABC):
         """Say what else stands in the way, in a kind that knows something."""
         return None
 
-    def _has_own_forward(self) -> bool:
+    def has_own_forward(self) -> bool:
+        """Tell whether the module computes something else than the plain class of this kind."""
         if "forward" in vars(self.module):
             return True
         kind = type(self.module)
