@@ -37,8 +37,9 @@ setup: .venv/.dev
 	$(PIP) -e '.[train,onnx]' --group demo
 	touch $@
 
+# ExecuTorch brings a torchao that old releases of torch cannot import, so it is left out where releases are constrained.
 .venv/.dev: pyproject.toml | .venv/.pip
-	$(PIP) -e '.[train,onnx,openvino,huggingface,lightning,search]' --group dev
+	$(PIP) -e '.[$(if $(PIP_CONSTRAINT),,executorch,)train,onnx,openvino,huggingface,lightning,search]' --group dev
 	touch $@ .venv/.demo
 
 clean:

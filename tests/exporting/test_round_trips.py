@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml", "executorch": ".pte"}
-#: ExecuTorch takes its time, and need not be installed.
+#: Lowering to ExecuTorch takes its time.
 FEW = ("batch norm", "tokens")
 PAIRS = [(f, n) for f, n in itertools.product(SUFFIXES, NETWORKS) if f != "executorch" or n in FEW]
 NAMES = {
@@ -39,7 +39,7 @@ def plain(output: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("format", "name"), PAIRS)
 def test_round_trip(format: str, name: str, tmp_path: Path) -> None:
     if format == "executorch":
-        pytest.importorskip("executorch.runtime")
+        pytest.importorskip("executorch.runtime", reason="executorch is not installed: pip install 'lrpet[executorch]'")
     network, example, more = compact(name)
     modes = [module.training for module in network.train().modules()]
     path = tmp_path / f"network{SUFFIXES[format]}"

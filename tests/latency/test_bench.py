@@ -170,7 +170,7 @@ def test_a_comparison_as_json_and_as_a_picture(measured: Bench, tmp_path: Path) 
 
 def test_a_picture_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="a plot needs matplotlib: pip install matplotlib"):
+    with pytest.raises(ImportError, match=r"a plot needs matplotlib: pip install 'lrpet\[plot\]'"):
         compared([1.0] * 5).plot(tmp_path / "bench.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,10 @@ from pathlib import Path
 from types import TracebackType
 
 PACKAGE = Path(__file__).parents[1]
-EXTRAS = "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', ONNX Runtime: 'lrpet[onnx]')"
+EXTRAS = (
+    "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', plots: 'lrpet[plot]', "
+    "ONNX Runtime: 'lrpet[onnx]', OpenVINO: 'lrpet[openvino]', ExecuTorch: 'lrpet[executorch]')"
+)
 FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 

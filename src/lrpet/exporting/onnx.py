@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lrpet.exporting.format import Outside, Run, require
+from lrpet.exporting.portable import Portable, said, traced
+from lrpet.layers.inputs import Inputs
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 MAX_BATCH = 2**31 - 1  # torch 2.7 refuses a batch size without a bound
@@ -34,6 +36,21 @@ def write(program: torch.export.ExportedProgram, path: Path, outside: Outside) -
     assert exported is not None
     exported.save(str(path))
     return {}
+
+
+def write_unchecked(network: nn.Module, inputs: Inputs, path: Path, names: Sequence[str]) -> None:
+    """Write a network for inputs of exactly these shapes, under these names; torch 2.6 is enough.
+
+    Raises ValueError if torch.export or the exporter does not get through the network.
+    """
+    portable, tensors = Portable(network, inputs), inputs.tensors
+    program = traced(portable, tensors, [False] * len(tensors), max_batch=None)
+    outputs = tuple(f"y{i}" for i in range(len(program.graph_signature.user_outputs)))
+    shapes = {name: tuple(tensor.shape) for name, tensor in zip(names, tensors, strict=True)}
+    try:
+        write(program, path, Outside(shapes, outputs, frozenset()))
+    except Exception as error:
+        raise ValueError(f"onnx does not take this {type(network).__name__}: {said(error)}") from error
 
 
 def runner(path: Path) -> Run:

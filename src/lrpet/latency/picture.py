@@ -73,7 +73,7 @@ def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("a plot needs matplotlib: pip install matplotlib", name="matplotlib") from error
+        raise ImportError("a plot needs matplotlib: pip install 'lrpet[plot]'", name="matplotlib") from error
     return Figure
 
 

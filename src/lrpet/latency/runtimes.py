@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
+from lrpet.exporting import onnx
 from lrpet.latency.sessions import Precision, Session, opened
 from lrpet.layers import evaluating
 from lrpet.layers.inputs import Inputs
@@ -26,7 +27,7 @@ FROM_FILE = ("onnxruntime", "openvino")
 #: {runtime: (the packages it needs besides torch, how to install them)}.
 _NEEDS = {
     "onnxruntime": (("onnx", "onnxscript", "onnxruntime"), "pip install 'lrpet[onnx]'"),
-    "openvino": (("onnx", "onnxscript", "openvino"), "pip install 'lrpet[onnx]' openvino"),
+    "openvino": (("onnx", "onnxscript", "openvino"), "pip install 'lrpet[openvino]'"),
 }
 
 
@@ -110,35 +111,9 @@ def export(network: nn.Module, inputs: Inputs, file: Path) -> None:
 
     Raises ValueError if the exporter cannot take the network.
     """
-    flat = _Flat(network, inputs)
-    names = [f"x{i}" for i in range(len(inputs.tensors))]
-    try:
-        with evaluating(network), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the exporter's own insides
-            program = torch.onnx.export(
-                flat.eval(), tuple(inputs.tensors), dynamo=True, verbose=False, input_names=names
-            )
-    except Exception as error:
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"this {type(network).__name__} cannot be exported to ONNX: {said}") from error
-    assert program is not None
-    program.save(str(file), external_data=False)
-
-
-class _Flat(nn.Module):
-    """A network as a module that takes its tensors one by one and returns a tuple of tensors, as exporters like it."""
-
-    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
-        super().__init__()
-        self.network = network
-        leaves, self.spec = tree_flatten((inputs.args, dict(inputs.kwargs)))
-        self.plain = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
-
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        remaining = iter(given)
-        leaves = [next(remaining) if plain is None else plain[0] for plain in self.plain]
-        args, kwargs = tree_unflatten(leaves, self.spec)
-        return tuple(leaf for leaf in tree_leaves(self.network(*args, **kwargs)) if isinstance(leaf, Tensor))
+    with evaluating(network), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own insides
+        onnx.write_unchecked(network, inputs, file, [f"x{i}" for i in range(len(inputs.tensors))])
 
 
 class _SideBySide(nn.Module):
