@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import speed_report
 from benchmarks.accuracy import figures
 from benchmarks.accuracy.methods import lrpet
 from benchmarks.accuracy.store import Store
@@ -24,6 +25,7 @@ TITLES = {
     "dense": "dense (not compact)",
     **{name: lrpet.VARIANTS[name][0] for name in LEADING},
     "by_energy_every_5": "ranks by energy (every 5 steps from half on)",
+    "by_energy_friendly": "ranks by energy, in friendly multiples (every 5 steps from half on)",
     "by_energy": "ranks by energy (from half on, shrinking)",
     "by_threshold": "ranks by threshold (from half on, shrinking)",
     "by_sensitivity": "ranks by sensitivity (from half on, shrinking)",
@@ -61,12 +63,16 @@ Each of {networks} trained dense networks is cut to a budget by each way of coun
 retrained. Accuracy (mean ± standard deviation over the networks) and loss (mean) are those on held-out images.
 [`benchmarks/allocation.py`](benchmarks/allocation.py) says what each way is.
 """
-LATENCY = """\
-## Latency: budgets and measured times
+SPEED = """\
+## Time and multiply-adds
 
-Whole compact networks were timed on two CPU cores (`python -m benchmarks.latency benchmarks/results`). Times are fractions of
-the dense network's. Ranks were chosen for a latency budget by a table of measured layers, which also predicts the time. Ranks
-by multiply-adds were chosen without a table, for the budget's fraction of the multiply-adds.
+Whole networks were timed on two CPU cores, dense and compact in turns (`python -m benchmarks.speed benchmarks/results`).
+Ratios are fractions of the dense network's. Realised is the part of the cut in multiply-adds that is a cut in time. Attention's
+products count. The last column has the time of a plan with `multiple_of=1` for an equal budget.
+"""
+TIMED = """\
+Plans by time, `lrpet.plan(..., latency=…, runtime=…)`, at the lowest of the budgets 0.5 to 0.95 that can be met. The time is
+that measured while planning, the one predicted from the layers, and one measured again in turns.
 """
 GRADIENTS = """\
 ## Gradients
@@ -163,30 +169,13 @@ def allocation_table(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
-def latency_table(cases: list[dict[str, Any]]) -> list[str]:
-    """Write a table in Markdown: latency budgets and measured times, as fractions of the dense network's time."""
-    lines = [
-        "| network | dense network | latency budget | measured, ranks by the table | measured, ranks by multiply-adds |",
-        "|---|---|---|---|---|",
-    ]
-    for case in cases:
-        for asked in (0.8, 0.6):
-            plan, naive = case["plans"].get(f"latency={asked}"), case["plans"][f"macs={asked}"]
-            came = "refused: impossible"
-            if plan is not None:
-                came = f"{plan['measured']:.2f} (predicted: {plan['predicted']:.2f})"
-            dense = f"{case['dense_milliseconds']:.0f} ms"
-            lines.append(f"| {case['case']} | {dense} | {asked} | {came} | {naive['measured']:.2f} |")
-    return lines
-
-
 def page(folder: Path) -> str:
     """Write the page in Markdown."""
     results = read(folder)
     parts = [INTRODUCTION, *([] if results else ["There are no results of the accuracy harness yet.\n"])]
     if VERDICTS.exists():
         parts.append(VERDICTS.read_text(encoding="utf-8"))
-    return "\n".join([*parts, *_accuracies(results), *_allocations(folder), *_latencies(folder), *_gradients(folder)])
+    return "\n".join([*parts, *_accuracies(results), *_allocations(folder), *_speeds(folder), *_gradients(folder)])
 
 
 def _accuracies(results: Results) -> Iterator[str]:
@@ -208,10 +197,14 @@ def _allocations(folder: Path) -> Iterator[str]:
         yield "\n".join(allocation_table(measured)) + "\n"
 
 
-def _latencies(folder: Path) -> Iterator[str]:
-    if timed := [read_json(file) for file in sorted(folder.glob("latency-*.json"))]:
-        yield LATENCY
-        yield "\n".join(latency_table(timed)) + "\n"
+def _speeds(folder: Path) -> Iterator[str]:
+    by_macs, by_time = speed_report.read(folder)
+    if by_macs:
+        yield SPEED
+        yield "\n".join(speed_report.macs_table(by_macs)) + "\n"
+    if by_time:
+        yield TIMED
+        yield "\n".join(speed_report.timed_table(by_time)) + "\n"
 
 
 def _gradients(folder: Path) -> Iterator[str]:

@@ -24,6 +24,7 @@ METHODS: dict[str, Callable[[Run], nn.Module]] = {
     "dense": dense.train,
     **lrpet.METHODS,
     "by_energy_every_5": ranks.by_energy_every_5,
+    "by_energy_friendly": ranks.by_energy_friendly,
     "by_energy": ranks.by_energy,
     "by_threshold": ranks.by_threshold,
     "by_sensitivity": ranks.by_sensitivity,

@@ -31,6 +31,11 @@ def by_energy_every_5(run: Run) -> nn.Module:
     return train(run, **FROM_HALF, **_macs(run), allocate="energy")
 
 
+def by_energy_friendly(run: Run) -> nn.Module:
+    """Choose ranks by energy, in the multiples that are the default, with a projection every five steps."""
+    return train(run, **FROM_HALF, **_macs(run) | {"multiple_of": "auto"}, allocate="energy")
+
+
 def by_threshold(run: Run) -> nn.Module:
     """Prune the same fraction of energy from every layer."""
     return train(run, **LATE, **_macs(run), descent=0.5, allocate="threshold")
