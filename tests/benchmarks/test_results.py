@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage_report
+from benchmarks import coverage_report, speed_report
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +54,12 @@ def test_share_of_training_time() -> None:
         assert f"{100 * projection / (5 * step + projection):.2f} %" in README
 
 
-def test_latency_table() -> None:
-    files = sorted((ROOT / "benchmarks" / "results").glob("latency-*.json"))
-    lines = report.latency_table([result(file.name) for file in files])
-    assert len(lines) == 2 + 2 * len(files)
-    assert "\n".join(lines) in README
+def test_speed_tables() -> None:
+    by_macs, by_time = speed_report.read(ROOT / "benchmarks" / "results")
+    assert len(by_macs) >= 2
+    assert len(by_time) >= 2
+    assert "\n".join(speed_report.macs_table(by_macs)) in README
+    assert "\n".join(speed_report.timed_table(by_time)) in README
 
 
 def test_accuracy_against_others() -> None:

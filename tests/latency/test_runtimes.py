@@ -60,7 +60,7 @@ class Branching(nn.Module):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_network_that_cannot_be_exported_is_named() -> None:
-    with pytest.raises(ValueError, match="torch.export does not get through this Branching: "):
+    with pytest.raises(ValueError, match=r"torch\.export does not get through this Branching: "):
         ready(Branching(), Inputs.of(images(1, 2)), "onnxruntime")
 
 

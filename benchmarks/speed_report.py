@@ -1,0 +1,70 @@
+"""Tables in Markdown of what `benchmarks.speed` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.script import read_json
+from benchmarks.speed import CASES
+
+NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+MACS_HEAD = (
+    "| network | budget | runtime | images | dense ms | compact ms | time | multiply-adds | realised | time, any rank |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+TIMED_HEAD = (
+    "| network | runtime | images | lowest budget met | planned | predicted | measured again | multiply-adds |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the results of plans by multiply-adds, and of plans by time, in the order of the benchmark's cases."""
+    files = (folder / f"speed-{name}.json" for name in CASES)
+    results = [read_json(file) for file in files if file.exists()]
+    return [each for each in results if "rows" in each], [each for each in results if "timed" in each]
+
+
+def macs_table(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Write what plans with default settings realise, and what plans of any rank take for an equal budget."""
+    lines = list(MACS_HEAD)
+    for result in results:
+        rows = {(row["network"], row["runtime"], row["batch_size"]): row for row in result["rows"]}
+        for (network, runtime, size), row in rows.items():
+            if network == "dense" or "any rank" in network:
+                continue
+            dense, anything = (rows[name, runtime, size] for name in ("dense", f"{network}, any rank"))
+            cells = [
+                result["title"],
+                network.removeprefix("macs="),
+                NAMES[runtime],
+                str(size),
+                f"{dense['milliseconds']:.1f}",
+                f"{row['milliseconds']:.1f}",
+                f"{row['time_ratio']:.2f}",
+                f"{row['cost_ratio']:.2f}",
+                f"{row['realised']:.0%}".replace("%", " %"),
+                f"{anything['time_ratio']:.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def timed_table(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Write what plans for a runtime and batch size take, as fractions of the dense network's time."""
+    lines = list(TIMED_HEAD)
+    for result in results:
+        for row in result["timed"]:
+            cells = [result["title"], NAMES[row["runtime"]], str(row["batch_size"])]
+            if "budget" not in row:
+                cells += ["none: stays dense", "", "", "", ""]
+            else:
+                compact = next(each for each in row["rows"] if each["network"] == "compact")
+                budget = next(part for part in row["budget"].split() if part.startswith("latency="))
+                fractions = (row["measured"] / row["dense"], row["predicted"] / row["dense"], compact["time_ratio"])
+                cells += [budget.removeprefix("latency="), *(f"{each:.2f}" for each in fractions)]
+                cells.append(f"{compact['cost_ratio']:.2f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
