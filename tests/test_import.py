@@ -14,7 +14,8 @@ import lrpet
 
 SOURCE = str(Path(lrpet.__file__).parents[1])
 ROOMS_ON_REQUEST = {"models", "train", "exporting", "cli", "report", "integrations"}
-FUNCTIONS_OF_THEM = {"export"}
+#: Public names that open rooms on request.
+OPENING_THEM = {"export", "bench"}
 
 BARE = """
 import json, sys
@@ -66,7 +67,7 @@ def test_import_alone_loads_the_standard_library_only() -> None:
 
 def test_public_names_load_the_core_only() -> None:
     """Rooms in the public list are left out, and what torch itself brings along is not counted."""
-    loaded = json.loads(run(USED, *ROOMS_ON_REQUEST, *FUNCTIONS_OF_THEM))
+    loaded = json.loads(run(USED, *ROOMS_ON_REQUEST, *OPENING_THEM))
     assert rooms(loaded) >= {"layers", "planning", "projecting", "compact"}
     assert top(loaded) - sys.stdlib_module_names <= {"lrpet", "torch", "safetensors"}
     assert not rooms(loaded) & ROOMS_ON_REQUEST
@@ -82,6 +83,13 @@ def test_the_public_list_is_complete() -> None:
     own = [getattr(lrpet, name) for name in set(lrpet.__all__) - ROOMS_ON_REQUEST]
     assert all(value.__module__.startswith("lrpet.") for value in own)
     assert set(lrpet.__all__) <= set(dir(lrpet))
+
+
+@pytest.mark.parametrize("first", ["lrpet.latency.bench", "lrpet.exporting.export", "lrpet"])
+def test_functions_and_their_modules_do_not_hide_each_other(first: str) -> None:
+    """The module lrpet.latency.bench is no attribute of lrpet, so that lrpet.bench is the function whatever came before."""
+    code = f"import {first}, lrpet\nprint(callable(lrpet.bench), callable(lrpet.export), callable(lrpet.plan), lrpet.Bench)"
+    assert run(code).split()[:3] == ["True"] * 3
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

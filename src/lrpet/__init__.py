@@ -9,6 +9,8 @@ In a training loop of your own:
     ...
     compact = projector.finish()
     lrpet.save(compact, "compact/")
+    lrpet.bench({"dense": model, "compact": compact}, example_inputs)
+    lrpet.export(compact, "compact.onnx", example_inputs)
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from lrpet.compact.factorize import factorize
     from lrpet.compact.files import load, read_metadata, save
     from lrpet.exporting.export import export
+    from lrpet.latency.bench import bench
+    from lrpet.latency.results import Bench
     from lrpet.latency.table import LatencyTable
     from lrpet.planning.layer_plan import LayerPlan
     from lrpet.planning.plan import Plan
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 #: {public name: the module that holds it}. Each is imported when it is first asked for, so that nothing else is.
 _HOMES = {
+    "Bench": "lrpet.latency.results",
     "Descent": "lrpet.projecting.descent",
     "LatencyTable": "lrpet.latency.table",
     "LayerPlan": "lrpet.planning.layer_plan",
@@ -42,6 +47,7 @@ _HOMES = {
     "Projector": "lrpet.projecting.projector",
     "Report": "lrpet.projecting.report",
     "Shrinking": "lrpet.projecting.schedule",
+    "bench": "lrpet.latency.bench",
     "compress": "lrpet.compact.compress",
     "export": "lrpet.exporting.export",
     "factorize": "lrpet.compact.factorize",
@@ -54,6 +60,7 @@ _HOMES = {
 _ROOMS = ("exporting", "integrations", "models")
 
 __all__ = [
+    "Bench",
     "Descent",
     "LatencyTable",
     "LayerPlan",
@@ -62,6 +69,7 @@ __all__ = [
     "Projector",
     "Report",
     "Shrinking",
+    "bench",
     "compress",
     "export",
     "exporting",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lrpet.exporting import onnx
+from lrpet.exporting.onnx import write_unchecked
 from lrpet.latency.sessions import Precision, Session, opened
 from lrpet.layers import evaluating
 from lrpet.layers.inputs import Inputs
@@ -113,7 +113,7 @@ def export(network: nn.Module, inputs: Inputs, file: Path) -> None:
     """
     with evaluating(network), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's own insides
-        onnx.write_unchecked(network, inputs, file, [f"x{i}" for i in range(len(inputs.tensors))])
+        write_unchecked(network, inputs, file, [f"x{i}" for i in range(len(inputs.tensors))])
 
 
 class _SideBySide(nn.Module):
