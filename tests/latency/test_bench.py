@@ -211,9 +211,9 @@ def test_lower_precision_and_another_layout() -> None:
         channels_last=True,
         seconds=0.0,
     )
-    assert result.machine["conditions"] == ["bfloat16", "channels_last in PyTorch"]
+    assert result.machine["conditions"] == ["bfloat16", "channels_last in PyTorch", "optimised in PyTorch"]
     assert all(parameter.dtype == torch.float32 for model in models.values() for parameter in model.parameters())
-    conditions = Conditions(dtype=torch.bfloat16, channels_last=True)
+    conditions = Conditions(dtype=torch.bfloat16, channels_last=True, optimized=False)
     inputs = Inputs.of((images(1, 3, 8, 8), torch.tensor([3])))
     given, form = conditions.inputs(inputs), conditions.networks(models, inputs)["dense"]
     assert [tensor.dtype for tensor in given.tensors] == [torch.bfloat16, torch.int64]

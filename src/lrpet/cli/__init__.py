@@ -1,4 +1,6 @@
-"""The command line: one file for each command, `lrpet train`, `plan`, `bench`, `profile-latency`, `search`, `eval`, `export`.
+"""The command line: a file for each of `lrpet train`, `lrpet plan`, `lrpet bench`, `lrpet export`, and the others.
+
+The others are `lrpet profile-latency`, `lrpet search` and `lrpet eval`.
 
 Each file declares its command's options, and imports what it needs only when the command runs.
 """

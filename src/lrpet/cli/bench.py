@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BUDGET = ("keep", "macs", "params", "bytes", "latency")
 _DIVISION = ("min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude")
-_CONDITIONS = ("runtimes", "batch_sizes", "threads", "dtype", "channels_last", "cuda_graphs", "layers")
+_CONDITIONS = ("runtimes", "batch_sizes", "threads", "dtype", "channels_last", "cuda_graphs", "layers", "as_is")
 _LATENCY = OPTIONS["latency"].but(
     help="budget: milliseconds of one pass, or a fraction of the dense network's, measured on the first of --runtimes"
 )
@@ -70,7 +70,8 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         dtype=None if options.dtype == "float32" else getattr(torch, options.dtype),
         told=lambda what: print(f"measuring {what}", flush=True),
-        **{name: getattr(options, name) for name in _CONDITIONS if name != "dtype"},
+        optimized=not options.as_is,
+        **{name: getattr(options, name) for name in _CONDITIONS if name not in ("dtype", "as_is")},
     )
     source = {name: value for name, value in provenance().items() if name in ("command", "commit")}
     result = replace(result, machine={**result.machine, **source})

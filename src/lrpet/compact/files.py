@@ -47,7 +47,8 @@ def save(
     class names or the mean and deviation of the inputs; `lrpet.read_metadata` gives it back.
 
     Raises:
-        ValueError: `model` is not a compact model, or holds tensors that have no plain storage, such as quantised ones.
+        ValueError: `model` is not a compact model, or is what `lrpet.optimize` made of one, or holds tensors that have no plain
+            storage, such as quantised ones.
         FileExistsError: `folder` exists, and `overwrite` is not set or it is something else than a compact model. Nothing is
             lost then: the network is written beside it, to the first free name such as "compact-2".
     """
@@ -73,7 +74,16 @@ def save(
 
 
 def _check_plain(model: nn.Module) -> None:
-    """Raise ValueError for tensors that wrap others, as quantised and sharded weights do: safetensors cannot hold them."""
+    """Raise ValueError for what could not be read back.
+
+    Optimised networks have other layers than their plan says. Quantised and sharded weights are tensors that wrap others,
+    which safetensors cannot hold.
+    """
+    if hasattr(model, "lrpet_folded"):
+        raise ValueError(
+            "lrpet.optimize folded layers together, so that lrpet.load could not read this network: "
+            "save the compact network, and optimise what lrpet.load returns"
+        )
     for name, tensor in model.state_dict().items():
         if is_traceable_wrapper_subclass(tensor):
             raise ValueError(

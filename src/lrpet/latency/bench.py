@@ -24,7 +24,7 @@ from lrpet.layers.observe import Observation, observe
 from lrpet.layers.wrapping import unwrapped
 
 
-def bench(  # noqa: PLR0913  # keyword arguments as sugar: the last five go into Conditions
+def bench(  # noqa: PLR0913  # keyword arguments as sugar: the last six go into Conditions
     models: Mapping[str, nn.Module],
     example_inputs: Any,
     *,
@@ -38,6 +38,7 @@ def bench(  # noqa: PLR0913  # keyword arguments as sugar: the last five go into
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
     cuda_graphs: bool = False,
+    optimized: bool = True,
 ) -> Bench:
     """Time networks against each other, and say how much of a cut in multiply-adds is a cut in time.
 
@@ -57,6 +58,8 @@ def bench(  # noqa: PLR0913  # keyword arguments as sugar: the last five go into
         dtype: torch.bfloat16 or torch.float16 for weights, inputs and products; None for the networks' own.
         channels_last: Keep images as NHWC in PyTorch.
         cuda_graphs: Replay the kernels of a pass as one CUDA graph in PyTorch.
+        optimized: Time in PyTorch what `lrpet.optimize` makes of each network, the first one included; else the networks as
+            they are. The other runtimes optimise networks themselves.
 
     Returns:
         A `Bench`: printed, it is a table; `save` writes JSON, `plot` a picture.
@@ -65,7 +68,7 @@ def bench(  # noqa: PLR0913  # keyword arguments as sugar: the last five go into
         ValueError: no networks, an unknown runtime, a runtime that cannot do what is asked, or a device that is not there.
         ImportError: a runtime is not installed.
     """
-    conditions = Conditions(threads, device, dtype, channels_last, cuda_graphs)
+    conditions = Conditions(threads, device, dtype, channels_last, cuda_graphs, optimized)
     inputs = Inputs.of(example_inputs)
     if not models:
         raise ValueError("models is empty: give {name: network}, such as {'dense': model, 'compact': compact}")

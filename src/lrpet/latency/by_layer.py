@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lrpet.compact.cpu_convolution import CpuConv2d
 from lrpet.latency.measure import ROUNDS
 from lrpet.latency.rows import LayerRow
 from lrpet.layers.inputs import Inputs
@@ -143,7 +144,8 @@ def _kind(networks: Mapping[str, nn.Module], first: str, other: str, name: str) 
     """Return the classes of a layer in both networks."""
     if name == REST:
         return ""
-    kinds = [type(networks[each].get_submodule(name)).__name__ for each in (first, other)]
+    modules = [networks[each].get_submodule(name) for each in (first, other)]
+    kinds = ["Conv2d" if isinstance(module, CpuConv2d) else type(module).__name__ for module in modules]
     return kinds[0] if kinds[0] == kinds[1] else " → ".join(kinds)
 
 

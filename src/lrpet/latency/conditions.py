@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrpet.compact.optimize import optimize
 from lrpet.latency.runtimes import FROM_FILE, Runtime
 from lrpet.latency.sessions import Precision
 from lrpet.layers.inputs import Inputs
@@ -32,6 +33,8 @@ class Conditions:
     """Whether PyTorch keeps images as NHWC. The other runtimes choose layouts themselves."""
     cuda_graphs: bool = False
     """Whether PyTorch replays the kernels of a pass as one CUDA graph."""
+    optimized: bool = True
+    """Whether PyTorch runs what `lrpet.optimize` makes of each network. The other runtimes optimise networks themselves."""
 
     def __post_init__(self) -> None:
         threads: Any = self.threads
@@ -65,10 +68,11 @@ class Conditions:
         return _PRECISIONS[self.dtype or torch.float32]
 
     def said(self) -> list[str]:
-        """Return in words what differs from the default, besides threads and device."""
+        """Return in words how PyTorch is used, besides threads and device."""
         words = [str(self.dtype).removeprefix("torch.")] if self.dtype is not None else []
         words += ["channels_last in PyTorch"] if self.channels_last else []
-        return words + (["CUDA graphs"] if self.cuda_graphs else [])
+        words += ["CUDA graphs"] if self.cuda_graphs else []
+        return [*words, "optimised in PyTorch" if self.optimized else "as they are in PyTorch"]
 
     def inputs(self, inputs: Inputs, runtime: Runtime = "eager") -> Inputs:
         """Return inputs as a runtime gets them."""
@@ -88,7 +92,9 @@ class Conditions:
         if runtime in FROM_FILE:
             return network.float()
         network = network.to(device=inputs.device, dtype=self.dtype)
-        return network.to(memory_format=torch.channels_last) if self.channels_last else network
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        return optimize(network, inputs) if self.optimized else network
 
     @contextmanager
     def in_force(self) -> Iterator[None]:

@@ -10,18 +10,23 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lrpet.compact.cpu_convolution import CpuConv2d
 from lrpet.layers.inputs import Inputs
 
 
 def eager_memory(network: nn.Module, inputs: Inputs) -> int:
     """Return the bytes of a network's weights, and of the most tensors that are alive at once in a pass on the CPU.
 
-    Inputs are left out. Room that single operations take for themselves is not seen.
+    Weights that `lrpet.optimize` packs count twice, as they are kept. Inputs are left out. Room that single operations take
+    for themselves is not seen.
     """
     alive = _Alive([*_weights(network), *inputs.tensors])
-    with torch.no_grad(), alive:
-        inputs.run(network)
-    return _bytes(network) + alive.most
+    with torch.no_grad():
+        inputs.run(network)  # packs weights, which is no part of a pass
+        with alive:
+            inputs.run(network)
+    packed = sum(module.packed_bytes for module in network.modules() if isinstance(module, CpuConv2d))
+    return _bytes(network) + packed + alive.most
 
 
 def cuda_memory(network: nn.Module, run: Any, device: torch.device) -> int:

@@ -32,7 +32,7 @@ class FactorPair(nn.Sequential):
         if isinstance(self[1], _ConvTransposeNd) or second[0, 0].numel() > 1:
             raise AttributeError("the weight of a spatial or transposed pair is not formed: look at its two factors")
         groups = getattr(self[1], "groups", 1)
-        left, right = second.view(groups, -1, second.shape[1]), first.view(groups, second.shape[1], -1)
+        left, right = second.reshape(groups, -1, second.shape[1]), first.reshape(groups, second.shape[1], -1)
         return (left @ right).view(len(second), *first.shape[1:])
 
     def __getattr__(self, name: str) -> Any:

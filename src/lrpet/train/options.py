@@ -179,6 +179,7 @@ class Commands:
         "float32", "type of weights and images, and of OpenVINO's products"
     )
     cuda_graphs: bool = option(False, "replay the kernels of a pass as one CUDA graph, in PyTorch on a GPU")
+    as_is: bool = option(False, "time networks as they are in PyTorch, not as lrpet.optimize makes them")
     layers: bool = option(False, "time every layer too, to see where time is lost (PyTorch, the first batch size)")
     seconds: float = option(0.2, "time that each layer is measured at each rank", gt=0)
     trials: int = option(50, "number of trials in all", ge=1)
