@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lrpet.compact.compress import compress
     from lrpet.compact.factorize import factorize
     from lrpet.compact.files import load, read_metadata, save
+    from lrpet.compact.optimize import optimize
     from lrpet.exporting.export import export
     from lrpet.latency.bench import bench
     from lrpet.latency.results import Bench
@@ -52,6 +53,7 @@ _HOMES = {
     "export": "lrpet.exporting.export",
     "factorize": "lrpet.compact.factorize",
     "load": "lrpet.compact.files",
+    "optimize": "lrpet.compact.optimize",
     "plan": "lrpet.planning.planner",
     "read_metadata": "lrpet.compact.files",
     "save": "lrpet.compact.files",
@@ -77,6 +79,7 @@ __all__ = [
     "integrations",
     "load",
     "models",
+    "optimize",
     "plan",
     "read_metadata",
     "save",

@@ -75,4 +75,4 @@ def test_the_readme_shows_the_committed_run(demo: Any, committed: Any) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     report = importlib.import_module("demo_report")
     assert "\n".join(report.markdown(committed)) in readme
-    assert f"({'benchmarks/figures/demo.svg'})" in readme
+    assert f"({'examples/demo.svg'})" in readme
