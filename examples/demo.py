@@ -72,7 +72,7 @@ def fit(
     network.train()
     for step, (images, labels) in enumerate(batches(digits, settings, steps), start=1):
         loss = F.cross_entropy(network(images), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

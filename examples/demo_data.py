@@ -71,7 +71,7 @@ def accuracy(network: nn.Module, part: Part) -> float:
     """Return the fraction of images that `network` reads right; its mode is left as it was."""
     was_training = network.training
     network.eval()
-    chunks = zip(*(each.split(400) for each in part), strict=True)
+    chunks = zip(*(torch.split(each, 400) for each in part), strict=True)
     right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in chunks)
     network.train(was_training)
     return right / len(part[1])

@@ -92,7 +92,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    fonts = {"font.size": 10.5, "axes.titlelocation": "left", "axes.titlesize": 11, "svg.hashsalt": "lrpet"}
+    fonts: dict[Any, Any] = {
+        "font.size": 10.5,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 11,
+        "svg.hashsalt": "lrpet",
+    }
     with plt.rc_context({**fonts, "axes.spines.top": False, "axes.spines.right": False}):
         figure, (left, right) = plt.subplots(
             1, 2, sharey=True, figsize=(11, 5.2), layout="constrained", width_ratios=(1.15, 1)
