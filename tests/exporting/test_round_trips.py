@@ -12,6 +12,7 @@ from exportable import NETWORKS, Tokens, compact
 
 import lrpet
 from lrpet.exporting import verify
+from lrpet.exporting.sessions import openvino_core
 from lrpet.layers.inputs import Inputs
 
 pytestmark = [
@@ -81,11 +82,9 @@ def test_onnx_runtime_reads_the_file_by_the_names(tmp_path: Path) -> None:
 
 
 def test_openvino_reads_the_file_by_the_names_and_keeps_fixed_sizes(tmp_path: Path) -> None:
-    import openvino
-
     network, example, _ = compact("two")
     lrpet.export(network, tmp_path / "two.xml", example)
-    model = openvino.Core().read_model(tmp_path / "two.xml")
+    model = openvino_core().read_model(tmp_path / "two.xml")
     assert {port.any_name: str(port.partial_shape) for port in model.inputs} == {"x": "[?,6]", "shift": "[8]"}
     assert all(f"output_{i}" in port.names for i, port in enumerate(model.outputs))
 

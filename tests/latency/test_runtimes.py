@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -51,6 +54,31 @@ def test_what_a_runtime_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(ImportError, match=r"runtime 'onnxruntime' needs onnxruntime: pip install 'lrpet\[onnx\]'"):
         check_runtime("onnxruntime", CPU)
+
+
+SIGNALS = """
+import signal
+import torch
+from torch import nn
+from lrpet.exporting import openvino
+from lrpet.latency.runtimes import export, session
+from lrpet.layers.inputs import Inputs
+
+inputs, path = Inputs.of(torch.randn(1, 4)), {path!r}
+export(nn.Linear(4, 4), inputs, path)
+first = session(path, inputs, "openvino")
+second = openvino.runner(path)
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_networks_in_openvino_went(tmp_path: Path) -> None:
+    code = SIGNALS.format(path=str(tmp_path / "network.onnx"))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
 
 
 class Branching(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lrpet.exporting.format import Outside, Run, require
+from lrpet.exporting.sessions import openvino_core
 
 LIBRARIES = ("openvino",)
 MAX_BATCH = 2**31 - 1
@@ -40,10 +41,8 @@ def write(program: torch.export.ExportedProgram, path: Path, outside: Outside) -
 
 def runner(path: Path) -> Run:
     """Compile the file for the CPU, in float32, and return a function from its inputs to its outputs."""
-    import openvino
-
     # Processors that have bfloat16 or float16 use it unless they are told not to.
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
         results = compiled([tensor.numpy() for tensor in tensors], share_inputs=False)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lrpet.exporting.sessions import resident_growth
 from lrpet.latency.by_layer import layer_rows
 from lrpet.latency.conditions import Conditions, at_batch, batch_of
 from lrpet.latency.machine import machine
@@ -18,7 +19,6 @@ from lrpet.latency.memory import cuda_memory, eager_memory, saved_bytes
 from lrpet.latency.results import Bench
 from lrpet.latency.rows import Cost, LayerRow, Row, rows_of
 from lrpet.latency.runtimes import FROM_FILE, Pass, Runtime, arrays, check_runtime, export, ready, session
-from lrpet.latency.sessions import resident_growth
 from lrpet.layers.inputs import Inputs
 from lrpet.layers.observe import Observation, observe
 from lrpet.layers.wrapping import unwrapped

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lrpet.compact.optimize import optimize
+from lrpet.exporting.sessions import Precision
 from lrpet.latency.runtimes import FROM_FILE, Runtime
-from lrpet.latency.sessions import Precision
 from lrpet.layers.inputs import Inputs
 
 _PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lrpet.exporting.onnx import write_unchecked
-from lrpet.latency.sessions import Precision, Session, opened
+from lrpet.exporting.sessions import Precision, Session, opened
 from lrpet.layers import evaluating
 from lrpet.layers.inputs import Inputs
 from lrpet.planning.times import Runtime as Runtime

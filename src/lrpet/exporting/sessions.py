@@ -7,6 +7,7 @@ Imports no torch, so that a process of its own, which measures memory, holds lit
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,18 @@ def opened(file: Path, arrays: Sequence[Any], runtime: str, *, threads: int, pre
     return _onnxruntime(file, arrays, threads)
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Return OpenVINO's `Core`, one for the whole process.
+
+    Each Core's CPU plugin sets a stack for signal handlers, and puts back the one it found when it goes. Several Cores that
+    do not go in the reverse order leave a freed stack in place, so that the next handled signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _onnxruntime(file: Path, arrays: Sequence[Any], threads: int) -> Session:
     import onnxruntime
 
@@ -46,14 +59,12 @@ def _onnxruntime(file: Path, arrays: Sequence[Any], threads: int) -> Session:
 
 
 def _openvino(file: Path, arrays: Sequence[Any], threads: int, precision: Precision) -> Session:
-    import openvino
-
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,  # by default some processors get bf16, and other results
     }
-    compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+    compiled = openvino_core().compile_model(str(file), "CPU", settings)
     given = {each.get_any_name(): arrays[int(each.get_any_name()[1:])] for each in compiled.inputs}
     request = compiled.create_infer_request()
     return lambda: list(request.infer(given, share_inputs=True, share_outputs=True).values())
