@@ -27,6 +27,9 @@ from lrpet.planning.times import Runtime
 
 #: A prediction is good enough if it misses the measured time by this fraction of the dense network's.
 CLOSE = 0.02
+#: A network that is not measured to be this much faster, as a fraction of the dense one's time, is not told apart from it:
+#: a small one can take so much more or less when it is loaded again.
+LEAST_GAIN = 0.05
 #: A network is planned, measured and planned again at most this many times.
 ATTEMPTS = 5
 #: Seconds that each form of a layer is measured, and that each whole network is.
@@ -58,7 +61,7 @@ def timed(
         seconds: Bounds the measuring of each form of a layer, and of each whole network.
 
     Raises:
-        ValueError: the budget cannot be met, or the runtime cannot take the network.
+        ValueError: the budget cannot be met, the network is not clearly faster, or the runtime cannot take it.
         ImportError: the runtime is not installed.
     """
     inputs = Inputs.of(example_inputs)
@@ -66,10 +69,11 @@ def timed(
     entry = Entry.of(model, inputs, runtime)
     table = _table(model, inputs, runtime, entry, seconds[0])
     race = _Race(model, inputs, runtime, entry, seconds[1])
+    ratio = 0.0
     for _ in range(ATTEMPTS):
         plan = decided(table)
         if not plan.ranks:
-            break
+            return plan
         assert plan.timing is not None
         predicted, ratio = plan.timing.predicted, race.ratio(plan)
         measured = ratio * table.network
@@ -80,7 +84,7 @@ def timed(
         if abs(measured - predicted) <= CLOSE * table.network:
             break
         table = replace(table, realised=realised)
-    return plan
+    return _not_faster(plan, ratio, budget) if ratio > 1 - LEAST_GAIN else plan
 
 
 def _table(model: nn.Module, inputs: Inputs, runtime: Runtime, entry: Entry, seconds: float) -> LatencyTable:
@@ -131,11 +135,11 @@ class _Race:
 
 
 def _not_faster(plan: Plan, ratio: float, budget: float | None) -> Plan:
-    """Return a plan that was measured to be no faster with a warning; raise ValueError if there is a budget of time."""
+    """Return a plan that is not clearly faster, with a warning; raise ValueError if there is a budget of time."""
     assert plan.timing is not None
     said = (
         f"the network as planned takes {ratio:.2f} of the dense network's time ({plan.timing.conditions}), "
-        f"though its layers alone are faster"
+        f"and is only taken for faster from {1 - LEAST_GAIN:g} down, though its layers alone are"
     )
     if budget is not None:
         raise ImpossibleBudgetError(
