@@ -15,18 +15,18 @@ import lrpet
 
 SOURCE = Path(lrpet.__file__).parent
 
-CORE = {"layers", "planning", "projecting", "compact"}
-BESIDE_CORE = {"latency", "exporting", "integrations", "sharding"}
+CORE = {"layers", "sharding", "planning", "projecting", "compact"}
+BESIDE_CORE = {"latency", "exporting", "integrations"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "layers": set(),
+    "sharding": {"layers"},
     "models": set(),
     "planning": {"layers"},
-    "projecting": {"layers", "planning"},
-    "compact": {"layers", "planning", "projecting", "models"},
+    "projecting": {"layers", "sharding", "planning"},
+    "compact": {"layers", "sharding", "planning", "projecting", "models"},
     **{room: CORE | {"lrpet"} for room in ("exporting", "integrations")},
     "latency": CORE | {"exporting", "lrpet"},
-    "sharding": CORE,
     "train": CORE | BESIDE_CORE | {"models", "lrpet"},
     "report": CORE | BESIDE_CORE | {"lrpet"},
     "cli": CORE | BESIDE_CORE | {"models", "train", "report", "lrpet"},
@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """What each room may import besides itself. The room "lrpet" is the top-level package, which stands for everything."""
 
-FINISHING = "lrpet.compact.factorize.factorize"
+FINISHING = "lrpet.compact.factorize.factorized"
 TIMED = "lrpet.latency.timed.timed"
 
 When = Literal["import", "call", "typing"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lrpet.projecting.projection import Transfer
 from lrpet.projecting.solvers import Solver, leading
 
 
@@ -73,7 +74,8 @@ def test_however_it_is_arranged_the_sum_is_that_of_its_definition(
     coordinates = found.coordinates(stack)
     expected = gain[:, None, None] * kept + pruned * (stack - kept)
     for out in (None, stack.clone()):
-        got = found.rescaled(stack if out is None else out, coordinates, kept=gain, pruned=pruned, out=out)
+        transfer = Transfer(*found.transferred(coordinates, kept=gain, pruned=pruned))
+        got = transfer.applied(stack if out is None else out, out=out)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     energy = folded.square().sum((-2, -1))
     torch.testing.assert_close(found.kept_energy(coordinates, energy, scale), best_folded.square().sum((-2, -1)))

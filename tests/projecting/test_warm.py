@@ -118,11 +118,11 @@ def test_nothing_changes_if_no_solver_converges(monkeypatch: pytest.MonkeyPatch)
     plan = lrpet.plan(model, torch.zeros(1, 8, 8, 8), keep=0.34)
     projector = lrpet.Projector(model, plan, start=0, every=1)
     before = copy.deepcopy(model.state_dict())
-    last = projector._in_force.stacks[-1]
+    last = projector._in_force.stacks()[-1]
     solve = leading
 
     def failing(stack: Tensor, rank: int, **options: Any) -> Any:
-        if stack.shape == last.gather().matrices.shape:
+        if stack.shape == last.gather({}).matrices.shape:
             raise torch.linalg.LinAlgError  # type: ignore[attr-defined]
         return solve(stack, rank, **options)
 

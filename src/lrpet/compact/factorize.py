@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 from lrpet.projecting.matrices import full_precision
 from lrpet.projecting.projection import project
+from lrpet.sharding.exchange import agreeing, broadcast_
+from lrpet.sharding.placement import Placement, Sharded, reshard
+from lrpet.sharding.plain import gathered, is_sharded
+from lrpet.sharding.work import Assigned, assigned, device_of, held
 
 #: The fraction of a layer's energy from which `factorize` warns that it cuts some off.
 CUT = 0.01
@@ -28,33 +33,48 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     a weight share its factors. Dtype, device, training mode and `requires_grad` are kept. Wrappers of torch.compile and data
     parallelism are left behind.
 
+    A network sharded by `fully_shard` is put together layer by layer: the compact network comes on the CPU of process 0, and
+    on the meta device in the others. All processes must call. Each process factorises its share of the layers, for which it
+    holds whole weights, and broadcasts the factors, r·(m + n) numbers for a weight of m × n.
+
     What a weight still has beyond rank r is cut off, so project first: a warning says what is cut, from 1 % of a layer's
     energy on. A dead layer (largest singular value below 1e-4) is factorised like any other, and named by a warning.
 
-    Raises ValueError if the plan is another network's, or a weight or its batch norm holds NaN or Inf.
+    Raises ValueError if the plan is another network's, a weight or its batch norm holds NaN or Inf, or a sharded weight is
+    split otherwise than by rows.
     """
+    return factorized(model, plan)
+
+
+def factorized(model: nn.Module, plan: Plan, *, together: bool = False, stacklevel: int = 3) -> nn.Module:
+    """Return what `factorize` does. With `together`, processes that hold replicas divide the work, too, and all must call."""
     if not isinstance(plan, Plan):
         raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")
     model = unwrapped(model)
+    reshard(model)
+    splits = _splits(plan.bind(model), plan.ranks, Placement if together else Sharded)
+    if is_sharded(model):
+        model = gathered(model, without=[layer.weight for layer in plan.bind(model).values()])
     layers = plan.bind(model)
     new = replacements(plan, layers)
     dead, cut = [], {}
-    for name, layer in layers.items():
-        split = _split(layer, plan.ranks[name])
-        layer.fill_(new[layer.host], split.left, split.right)
+    for name, split in splits:
+        layers[name].fill_(new[layers[name].host], split.left, split.right)
         if split.dead:
             dead.append(name)
         elif split.cut >= CUT:
             cut[name] = split.cut
     if dead:
-        warnings.warn(f"dead layers (largest singular value below 1e-4), kept: {', '.join(dead)}", stacklevel=2)
+        warnings.warn(
+            f"dead layers (largest singular value below 1e-4), kept: {', '.join(dead)}", stacklevel=stacklevel
+        )
     if cut:
         worst = max(cut, key=cut.__getitem__)
         warnings.warn(
             f"factorize cuts energy off the weights of {len(cut)} layer{'s' * (len(cut) > 1)}, most off {worst or '(root)'} "
             f"({cut[worst]:.1%}): they are not of the planned rank. Project first "
             "(projector.finish() does both), or call lrpet.compress",
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
     compact = assembled(model, plan, new)
     compact.lrpet_source = _source(model)  # type: ignore[assignment]
@@ -80,6 +100,39 @@ class _Split(NamedTuple):
     cut: float
     """The fraction of the weight's energy beyond this rank."""
     dead: bool
+
+
+def _splits(
+    layers: Mapping[str, MatrixLayer], ranks: Mapping[str, int], kind: type[Placement]
+) -> Iterator[tuple[str, _Split]]:
+    """Yield the factors of each layer, one after the other; layers of this placement are divided among the processes."""
+    work = [
+        each for each in assigned(list(layers.values())) if each.placement.size > 1 and isinstance(each.placement, kind)
+    ]
+    shared = {each.layer.name: each for each in work}
+    with agreeing(device_of(work), together=bool(work)):
+        mine = {name: _split(layer, ranks[name]) for name, layer in held(work).items()}
+    for name, layer in layers.items():
+        if name not in shared:
+            yield name, _split(layer, ranks[name])
+        else:
+            yield name, _sent(mine.pop(name, None), shared[name], ranks[name])
+
+
+def _sent(split: _Split | None, work: Assigned, rank: int) -> _Split:
+    """Return what the owner of a layer split its weight into, to every process."""
+    like, shape = work.layer.weight, work.layer.shape
+    options: dict[str, Any] = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
+    numbers = torch.zeros(2, **options)
+    if split is None:
+        left = torch.empty(shape.groups, shape.rows // shape.groups, rank, **options)
+        right = torch.empty(shape.groups, rank, shape.columns, **options)
+    else:
+        left, right = split.left.contiguous(), split.right.contiguous()
+        numbers.copy_(torch.tensor([split.cut, float(split.dead)]))
+    broadcast_([left, right, numbers], work.owner, work.placement.group)
+    cut, dead = numbers.tolist()
+    return _Split(left, right, cut, bool(dead))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class AttentionInput(MatrixLayer):
     """The packed projection of query, key and value: three matrices of width × width."""
 
     plain = (nn.MultiheadAttention,)
-    _parameter = "in_proj_weight"
+    parameter = "in_proj_weight"
 
     @property
     def weight(self) -> Tensor:

@@ -77,7 +77,8 @@ class MatrixLayer(ABC):
     """Whether the matrices are computed from the parameter, as a standardised weight is."""
     plain: tuple[type[nn.Module], ...] = ()
     """Classes whose forward this kind of layer knows; a subclass with another forward is refused."""
-    _parameter: str = "weight"
+    parameter: str = "weight"
+    """The name of the module's parameter that holds the weight."""
     equivalent: tuple[str, ...] = ()
     """Paths of subclasses whose own forward computes what the plain one does, or what the factors of this kind do."""
 
@@ -162,7 +163,7 @@ class MatrixLayer(ABC):
 
     def refusal(self) -> str | None:
         """Say why the layer cannot be projected and factorised; None if it can."""
-        if parametrize.is_parametrized(self.module) or self._parameter not in self.module._parameters:
+        if parametrize.is_parametrized(self.module) or self.parameter not in self.module._parameters:
             return "its weight is computed by a parametrization"
         if self.has_own_forward():
             return f"{type(self.module).__name__} has a forward of its own"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from torch import nn
 
+from lrpet.layers.matrix import MatrixLayer
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.allocators import divided
 from lrpet.planning.candidate import Candidate, Ranks
@@ -23,9 +24,27 @@ from lrpet.planning.spectra import kept_energy
 from lrpet.planning.spending import Spending
 from lrpet.planning.times import predicted
 
+Numbers = dict[str, list[float]]
+"""Of each candidate, a number for rank or singular value 1, 2, …"""
 
-def divide(plan: Plan, request: Request, model: nn.Module, allocate: str | Mapping[str, Any]) -> Plan:
+
+def kept_energies(layers: Mapping[str, MatrixLayer]) -> Numbers:
+    """Return {name: the fraction of its energy kept at rank 1, 2, …}."""
+    return {name: kept_energy(layer) for name, layer in layers.items()}
+
+
+def divide(
+    plan: Plan,
+    request: Request,
+    model: nn.Module,
+    allocate: str | Mapping[str, Any],
+    *,
+    energies: Callable[[Mapping[str, MatrixLayer]], Numbers] = kept_energies,
+    agreed: Callable[[Numbers], Numbers] = lambda worths: worths,
+) -> Plan:
     """Return `plan` with the ranks that `allocate` finds for the request, by the weights of `model` as they are.
+
+    Among many processes, `energies` finds what layers keep together with the others, and `agreed` makes one of all worths.
 
     Raises ValueError if the budgets cannot be met, or `allocate` needs what is not there.
     """
@@ -41,8 +60,8 @@ def divide(plan: Plan, request: Request, model: nn.Module, allocate: str | Mappi
         if request.worths is None:
             raise ValueError("allocate='sensitivity' needs batches and a loss: give both to lrpet.plan")
         full = {name: each.cost.full_rank for name, each in spending.candidates.items()}
-        allocate = request.worths(model, at_ranks(plan, request, full))
-    kept = cache(lambda: _kept(plan, request, model))
+        allocate = agreed(request.worths(model, at_ranks(plan, request, full)))
+    kept = cache(lambda: energies(_candidates(plan, request, model)))
     if request.limits.multiple_of == "auto":
         spending, chosen, how = divided_friendly(spending, lambda narrowed: divided(narrowed, allocate, kept))
     else:
@@ -83,15 +102,15 @@ def _uniform(candidate: Candidate, keep: float) -> int:
     return uniform_rank(candidate.cost.full_rank, keep)
 
 
-def _kept(plan: Plan, request: Request, model: nn.Module) -> dict[str, list[float]]:
-    """Return {candidate: the fraction of its energy kept at rank 1, 2, …}."""
+def _candidates(plan: Plan, request: Request, model: nn.Module) -> dict[str, MatrixLayer]:
+    """Return {candidate: its layer}, with the batch norm that it is rectified with."""
     norms = {name: request.batch_norms.get(name) for name in request.candidates}
     layers = tuple(
         replace(layer, rank=1, batch_norm=norms[layer.name])
         for layer in plan.layers
         if layer.name in request.candidates
     )
-    return {name: kept_energy(layer) for name, layer in Plan(layers, "").bind(model).items()}
+    return Plan(layers, "").bind(model)
 
 
 def _together(layers: list[LayerPlan]) -> MatrixCost:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from lrpet.layers.batch_norm import can_rectify, row_scale
+from lrpet.layers.batch_norm import can_rectify
 from lrpet.layers.kinds import layer_of, layers_of, refusal_of
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.layers.wrapping import unwrapped
@@ -195,7 +195,7 @@ def _bound(
         )
     if planned.batch_norm is not None:
         norm = modules.get(planned.batch_norm)
-        if norm is None or not can_rectify(norm) or len(row_scale(norm)) != layer.channels:
+        if norm is None or not can_rectify(norm) or len(norm.running_var) != layer.channels:  # type: ignore[arg-type]
             raise ValueError(
                 f"the plan rectifies {planned.name!r} with the batch norm {planned.batch_norm!r}, which this model lacks"
             )

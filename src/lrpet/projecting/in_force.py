@@ -11,8 +11,11 @@ from lrpet.layers.matrix import MatrixLayer
 from lrpet.planning.budget import ImpossibleBudgetError
 from lrpet.planning.division import divide
 from lrpet.planning.plan import Plan
+from lrpet.planning.spectra import kept_energy
 from lrpet.projecting.descent import Descent
-from lrpet.projecting.stack import Stack, stacked
+from lrpet.projecting.stack import Stack, owners, stacked
+from lrpet.sharding.placement import reshard
+from lrpet.sharding.work import Assigned, assigned, averaged, check_equal, computed
 
 
 class PlanInForce:
@@ -40,21 +43,35 @@ class PlanInForce:
         self.rectify = rectify
         self._request = plan.request
         self.plan: Plan
-        self.stacks: list[Stack]
+        self.layers: dict[str, MatrixLayer]
+        """{name: layer} of the layers that are projected, with the batch norms that are folded in; of layers that share a
+        weight, the first."""
         self.ranks: dict[str, int]
-        """{layer name: rank of the moment}, in the plan's order; of layers that share a weight, the first."""
+        """{layer name: rank of the moment}, in the plan's order."""
         self.adopt(plan if allocate is not None else plan.settled(), fraction=0.0)
         self.settled = not self.moves
+        self._agreed = False
 
     @property
     def moves(self) -> bool:
         """Whether the plan or the ranks change while training."""
         return self.allocate is not None or self.descent is not None
 
-    @property
-    def layers(self) -> dict[str, MatrixLayer]:
-        """Return {name: layer} of the layers that are projected, with the batch norms that are folded in."""
-        return {layer.name: layer for stack in self.stacks for layer in stack.layers}
+    def work(self) -> list[Assigned]:
+        """Return the layers with the processes that project them, which may change as weights are sharded."""
+        reshard(self.model)
+        return assigned(list(self.layers.values()), alone=self._alone)
+
+    def stacks(self) -> list[Stack]:
+        """Return the layers in stacks."""
+        return stacked(self.work(), self.ranks)
+
+    def check_agreed(self) -> None:
+        """Raise ValueError, at the first call, if another process has another plan or other ranks."""
+        if not self._agreed:
+            remedy = "plan in one of them, and send the others its JSON (Plan.to_json, Plan.from_json)"
+            check_equal(self.work(), "the plan", repr([*self.ranks.items(), self.allocate]), remedy)
+            self._agreed = True
 
     def renew(self, fraction: float) -> None:
         """Divide the budget again, and lower the ranks, where that is still to be done.
@@ -66,7 +83,14 @@ class PlanInForce:
         plan = self.plan
         if self.allocate is not None and self._request is not None:
             try:
-                plan = divide(plan, self._request, self.model, self.allocate)
+                plan = divide(
+                    plan,
+                    self._request,
+                    self.model,
+                    self.allocate,
+                    energies=lambda layers: computed(layers, kept_energy),
+                    agreed=lambda found: averaged(found, self.work()),
+                )
             except ImpossibleBudgetError as error:
                 warnings.warn(f"the ranks stay as planned before training: {error}", stacklevel=3)
         self.adopt(plan, fraction=fraction)
@@ -74,22 +98,24 @@ class PlanInForce:
         if self.settled:
             self.plan = plan.settled()
 
-    def adopt(self, plan: Plan, *, fraction: float, ranks: Mapping[str, int] | None = None) -> None:
-        """Let this plan be in force, at these ranks or at those of the moment.
+    def adopt(
+        self, plan: Plan, *, fraction: float, ranks: Mapping[str, int] | None = None, alone: bool = False
+    ) -> None:
+        """Let this plan be in force, at these ranks or at those of the moment; `alone` leaves other processes out.
 
         Raises ValueError, and changes nothing, if it is another network's.
         """
+        reshard(self.model)
         layers = plan.bind(self.model)
         if ranks is None:
             ranks = {name: self._rank(layer, plan.ranks[name], fraction) for name, layer in layers.items()}
         if not self.rectify:
             for layer in layers.values():
                 layer.batch_norm = None
-        stacks = stacked(layers.values(), ranks)
-        owning = {name for stack in stacks for name in stack.names}
         self.plan = plan
-        self.stacks = stacks
-        self.ranks = {name: ranks[name] for name in layers if name in owning}
+        self.layers = {layer.name: layer for layer in owners(layers.values())}
+        self.ranks = {name: ranks[name] for name in self.layers}
+        self._alone = alone
 
     def restore(self, plan: Plan, *, fraction: float, settled: bool) -> None:
         """Continue with a plan that was in force. Raises ValueError, and changes nothing, if it is another network's."""

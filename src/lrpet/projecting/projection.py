@@ -64,6 +64,70 @@ def transfer_gain(energy: Tensor, kept: Tensor, *, tail_scale: float = 0.0) -> T
     return torch.sqrt((energy - tail_scale**2 * (energy - kept)) / kept)
 
 
+class Energies(NamedTuple):
+    """What happens to the energies of a stack; the fields are those of `Projection`, shape (batch,)."""
+
+    energy: Tensor
+    kept: Tensor
+    energy_after: Tensor
+    dead: Tensor
+
+
+class Transfer(NamedTuple):
+    """What (E4) makes of a stack of weights: W ← o·W + L·R.
+
+    o is 0 where the tail is pruned, ρ where it is scaled, g where L·R is cheaper to prune than to keep, and 1 for a dead
+    layer.
+    """
+
+    own: Tensor
+    """o, shape (batch,)."""
+    left: Tensor
+    """L, shape (batch, rows, k)."""
+    right: Tensor
+    """R, shape (batch, k, columns)."""
+
+    def applied(self, weight: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """Compute the new weights, shape (batch, rows, columns); `out` is where they may be written, `weight` will do."""
+        stays = self.own.is_cuda or bool(self.own.any())  # on a GPU, looking would make the host wait
+        with full_precision(weight.device):
+            new = torch.bmm(self.left, self.right, out=None if stays else out)
+        return new.addcmul_(self.own[:, None, None], weight) if stays else new
+
+
+@torch.no_grad()
+def transfer(
+    stack: Tensor,
+    subspace: Subspace,
+    *,
+    row_scale: Tensor | None = None,
+    energy: Tensor,
+    energy_transfer: bool = True,
+    tail_scale: float = 0.0,
+) -> tuple[Transfer, Energies]:
+    """Find what (E4) makes of a stack of weights, without changing it.
+
+    Args:
+        stack: W, shape (batch, rows, columns), in float32 or float64.
+        subspace: What `lrpet.projecting.solvers.leading` found for it.
+        row_scale: α of (E5), shape (batch, rows).
+        energy: E of (E1), shape (batch,).
+        energy_transfer: Whether the kept singular values take the pruned energy over; else g is 1.
+        tail_scale: ρ.
+    """
+    with full_precision(stack.device):
+        coordinates = subspace.coordinates(stack)
+        kept = subspace.kept_energy(coordinates, energy, row_scale)  # E_r of (E1), (E5)
+        one = torch.ones_like(energy)
+        gain = transfer_gain(energy, kept, tail_scale=tail_scale) if energy_transfer else one  # (E3)
+        dead = subspace.largest < DEAD_BELOW
+        gain = torch.where(dead, one, gain)
+        own, left, right = subspace.transferred(coordinates, kept=gain, pruned=tail_scale)  # (E2), (E4)
+    own, left = torch.where(dead, one, own), torch.where(dead[:, None, None], 0.0, left)
+    after = torch.where(dead, energy, gain.square() * kept + tail_scale**2 * (energy - kept))
+    return Transfer(own, left, right), Energies(energy, kept, after, dead)
+
+
 @torch.no_grad()
 def project(
     matrix: Tensor,
@@ -72,46 +136,29 @@ def project(
     row_scale: Tensor | None = None,
     energy_transfer: bool = True,
     tail_scale: float = 0.0,
-    subspace: Subspace | None = None,
-    energy: Tensor | None = None,
-    out: Tensor | None = None,
 ) -> Projection:
     """Project a matrix to rank `rank` and hand its pruned energy to what is kept: (E1) to (E5).
 
     Args:
-        matrix: W, shape (rows, columns), or a stack of shape (batch, rows, columns). It is finite and of floating point; half
-            precisions are computed in float32. It stays as it is, unless it is also `out`.
+        matrix: W, shape (rows, columns), or a stack of shape (batch, rows, columns). It is finite and of floating point, and
+            stays as it is; half precisions are computed in float32.
         rank: r, from 1 to min(rows, columns).
         row_scale: α of (E5), shape (rows,) or (batch, rows). Without it nothing is rectified.
         energy_transfer: Whether the kept singular values take the pruned energy over; else g is 1.
         tail_scale: ρ in [0, 1], the factor of the pruned singular values. Above 0 the result has a higher rank than `rank`.
-        subspace: What `lrpet.projecting.solvers.leading` found for the stack, if it was called already.
-        energy: E of (E1), shape (batch,), if it is known already.
-        out: Where the result of a stack may be written, to save a copy; it need not be. `matrix` itself will do.
 
     Raises:
-        torch.linalg.LinAlgError: No `subspace` was given and finding it did not converge.
+        torch.linalg.LinAlgError: Finding the leading subspace did not converge.
     """
     weight = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     stack = weight if matrix.dim() == 3 else weight[None]
     if row_scale is not None:
         row_scale = row_scale.to(weight.dtype).view(stack.shape[:2])
     with full_precision(matrix.device):
-        if energy is None:
-            energy = energies(stack, row_scale)  # E of (E1), (E5)
-        if subspace is None:
-            subspace = leading(stack, rank, row_scale=row_scale, energy=energy)  # V_r of (E2), (E5)
-        coordinates = subspace.coordinates(stack)
-        kept = subspace.kept_energy(coordinates, energy, row_scale)  # E_r of (E1), (E5)
-        gain = (
-            transfer_gain(energy, kept, tail_scale=tail_scale) if energy_transfer else torch.ones_like(energy)
-        )  # (E3)
-        dead = subspace.largest < DEAD_BELOW
-        restored = dead.is_cuda or bool(dead.any())  # on a GPU, looking would make the host wait
-        direct = out if out is not None and out.dtype == stack.dtype and not restored else None
-        new = subspace.rescaled(stack, coordinates, kept=gain, pruned=tail_scale, out=direct)  # (E2), (E4)
-    if restored:
-        new = torch.where(dead[:, None, None], stack, new)
-    after = torch.where(dead, energy, gain.square() * kept + tail_scale**2 * (energy - kept))
-    result = Projection(new.to(matrix.dtype), energy, kept, after, dead)
+        energy = energies(stack, row_scale)  # E of (E1), (E5)
+        subspace = leading(stack, rank, row_scale=row_scale, energy=energy)  # V_r of (E2), (E5)
+    found, numbers = transfer(
+        stack, subspace, row_scale=row_scale, energy=energy, energy_transfer=energy_transfer, tail_scale=tail_scale
+    )
+    result = Projection(found.applied(stack).to(matrix.dtype), *numbers)
     return result if matrix.dim() == 3 else Projection(*(field[0] for field in result))

@@ -15,8 +15,9 @@ from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 from lrpet.projecting.descent import Descent
 from lrpet.projecting.in_force import PlanInForce, again_by, check_ranks
-from lrpet.projecting.projection import Projection, project
+from lrpet.projecting.projection import Energies, Transfer, transfer
 from lrpet.projecting.report import Report
+from lrpet.projecting.sharing import Sharing
 from lrpet.projecting.solvers import Solver
 from lrpet.projecting.stack import Gathered
 from lrpet.projecting.warm import WarmStarts
@@ -144,14 +145,18 @@ class Projector:
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
         """
         begin = time.perf_counter()
-        self._in_force.renew(self._fraction())
-        self._warm.keep_only(self._in_force.ranks)
-        gathered = [stack.gather() for stack in self._in_force.stacks]
-        self._check_finite(gathered)
-        self._warm.solve(gathered)
-        projections = [(each.stack.names, self._projected(each)) for each in gathered]
+        in_force = self._in_force
+        in_force.check_agreed()
+        in_force.renew(self._fraction())
+        self._warm.keep_only(in_force.ranks)
+        sharing = Sharing(in_force.stacks())
+        with sharing.agreeing():
+            gathered = sharing.gather()
+            self._check_finite(gathered)
+            self._warm.solve(gathered)
+        energies = sharing.spread(gathered, self._transfer)
         self._warm.remember(gathered)
-        self.last = Report(self.steps, self._in_force.ranks, projections)
+        self.last = Report(self.steps, in_force.ranks, energies)
         self.seconds += time.perf_counter() - begin
         return self.last
 
@@ -163,10 +168,10 @@ class Projector:
 
         Raises ValueError as `project` does.
         """
-        from lrpet.compact.factorize import factorize  # the next room of the story: imported here alone
+        from lrpet.compact.factorize import factorized  # the next room of the story: imported here alone
 
         self.settle(stacklevel=3)
-        return factorize(self.model, self.plan)
+        return factorized(self.model, self.plan, together=True)
 
     def settle(self, *, stacklevel: int = 2) -> Report:
         """Project at the end of a training, and warn as `finish` does; `stacklevel` is that of the warning."""
@@ -182,6 +187,7 @@ class Projector:
     def projected_copy(self, model: nn.Module) -> nn.Module:
         """Return a projected deep copy of another network with these layers, such as a moving average of the weights.
 
+        Among many processes this one does it alone, so that it may be called in one of them; the weights must be whole.
         `AveragedModel` and timm's moving averages are taken as they are. Neither `model` nor this projector changes. While
         the ranks are still to be divided by trained weights, the copy is not projected. Raises ValueError as `project` does,
         and if the plan does not fit.
@@ -193,7 +199,8 @@ class Projector:
         other = Projector(
             copied, self.plan.settled(), start=0, every=1, tail_scale=self.tail_scale, basis_memory=0, **options
         )
-        other._in_force.adopt(self.plan.settled(), fraction=0.0, ranks={**self.plan.ranks, **self._in_force.ranks})
+        ranks = {**self.plan.ranks, **self._in_force.ranks}
+        other._in_force.adopt(self.plan.settled(), fraction=0.0, ranks=ranks, alone=True)
         other.project()
         return copied
 
@@ -269,17 +276,14 @@ class Projector:
                 "projected. Training has diverged: lower the learning rate, or go back to the last checkpoint."
             )
 
-    def _projected(self, each: Gathered) -> Projection:
-        """Project the weights of a stack in place."""
-        projected = project(
+    def _transfer(self, each: Gathered) -> tuple[Transfer, Energies]:
+        """Find what becomes of the weights of a stack."""
+        assert each.subspace is not None
+        return transfer(
             each.matrices,
-            each.stack.rank,
+            each.subspace,
             row_scale=each.row_scale,
+            energy=each.energy,
             energy_transfer=self.energy_transfer,
             tail_scale=self.tail_scale,
-            subspace=each.subspace,
-            energy=each.energy,
-            out=each.matrices,
         )
-        each.stack.write_(projected.matrix)
-        return projected

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lrpet.projecting.projection import Projection
+from lrpet.projecting.projection import Energies
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Report:
     Args:
         step: Number of optimizer steps before it.
         ranks: {layer name: rank it was projected to}, in the plan's order.
-        projections: For every stack of layers that was projected together: the layers' names and the projected stack, with
-            the groups of the first layer first.
+        energies: For every stack of layers that was projected together: the layers' names, and what happened to the energy
+            of every matrix, with the groups of the first layer first.
     """
 
     def __init__(
-        self, step: int, ranks: Mapping[str, int], projections: Sequence[tuple[tuple[str, ...], Projection]]
+        self, step: int, ranks: Mapping[str, int], energies: Sequence[tuple[tuple[str, ...], Energies]]
     ) -> None:
         self.step = step
         """Number of optimizer steps before the projection."""
         self._ranks = ranks
         self._values = [
             (names, torch.stack([_by_layer(names, each) for each in (p.energy, p.energy_after, p.kept)]), p.dead)
-            for names, p in projections
+            for names, p in energies
         ]
         self._layers: dict[str, LayerReport] | None = None
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.projecting.subspace import Subspace
+from lrpet.sharding.placement import Placement
+from lrpet.sharding.work import Assigned
 
 #: On a CPU, layers whose smaller side is at most this are solved together; larger ones keep its cores busy by themselves.
 STACKED_UP_TO = 128
@@ -21,34 +23,73 @@ STACK_ELEMENTS = 2**24
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers equal in all that matters to a solver: shape, rank, type, device, and whether a batch norm is folded in."""
+    """Layers equal in all that matters to a solver: shape, rank, type, device, and whether a batch norm is folded in.
 
-    layers: tuple[MatrixLayer, ...]
+    One process projects them all.
+    """
+
+    work: tuple[Assigned, ...]
     rank: int
     """The rank that every matrix is projected to."""
+
+    @property
+    def layers(self) -> tuple[MatrixLayer, ...]:
+        """Return the layers of the network."""
+        return tuple(each.layer for each in self.work)
+
+    @property
+    def batch(self) -> int:
+        """Return the number of matrices."""
+        return sum(layer.shape.groups for layer in self.layers)
+
+    @property
+    def placement(self) -> Placement:
+        """Return where the weights are."""
+        return self.work[0].placement
+
+    @property
+    def owner(self) -> int:
+        """Return the process that projects them."""
+        return self.work[0].owner
+
+    @property
+    def here(self) -> bool:
+        """Whether this process projects them."""
+        return self.work[0].here
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the layers."""
         return tuple(layer.name for layer in self.layers)
 
-    def gather(self) -> Gathered:
+    def matrices(self, held: Mapping[str, MatrixLayer]) -> Tensor:
+        """Return the weights of all layers and groups together, shape (batch, rows, columns), in float32 or float64.
+
+        `held` is {name: layer} of those that hold a whole weight in place of the network's.
+        """
+        matrices = _together([layer.matrices() for layer in self._held(held)])
+        return matrices.to(torch.promote_types(matrices.dtype, torch.float32))
+
+    def gather(self, held: Mapping[str, MatrixLayer]) -> Gathered:
         """Put the weights of all layers and groups together, with their batch norms' scale and their energy."""
-        matrices = _together([layer.matrices() for layer in self.layers])
-        single = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
-        scales = [scale for layer in self.layers if (scale := layer.row_scale()) is not None]
+        single, layers = self.matrices(held), self._held(held)
+        scales = [scale for layer in layers if (scale := layer.row_scale()) is not None]
         scale = _together(scales) if scales else None
         rows = torch.linalg.vector_norm(single, dim=-1)
         energy = (rows if scale is None else rows * scale).square().sum(-1)
         finite = energy.isfinite() & rows.isfinite().all(-1)
         if scale is not None:  # an infinite variance makes a finite scale, 0
-            finite &= _together([_variances(layer) for layer in self.layers]).isfinite().all(-1)
+            finite &= _together([_variances(layer) for layer in layers]).isfinite().all(-1)
         return Gathered(self, single, scale, energy, finite.view(len(self.layers), -1).all(-1))
 
-    def write_(self, matrices: Tensor) -> None:
+    def write_(self, matrices: Tensor, held: Mapping[str, MatrixLayer]) -> None:
         """Set the weights, unless `matrices` are views of them."""
-        for layer, own in zip(self.layers, matrices.chunk(len(self.layers)), strict=True):
+        matrices = matrices.to(self.layers[0].weight.dtype)
+        for layer, own in zip(self._held(held), matrices.chunk(len(self.layers)), strict=True):
             layer.write_(own)
+
+    def _held(self, held: Mapping[str, MatrixLayer]) -> list[MatrixLayer]:
+        return [held.get(layer.name, layer) for layer in self.layers]
 
 
 @dataclass
@@ -67,21 +108,30 @@ class Gathered:
     subspace: Subspace | None = None
     """The leading subspace, once it is found."""
 
+    @property
+    def inner(self) -> int:
+        """Return the inner size of the product that a projection adds: the rank, or that of the complement."""
+        assert self.subspace is not None
+        return self.subspace.left.shape[-1]
 
-def stacked(layers: Iterable[MatrixLayer], ranks: Mapping[str, int]) -> list[Stack]:
-    """Return all layers in stacks; where layers share a weight, only the first."""
-    together: dict[Any, list[MatrixLayer]] = defaultdict(list)
-    for layer in owners(layers):
-        weight, shape = layer.weight, layer.matrices().shape
-        small = min(shape[1:]) <= STACKED_UP_TO or weight.is_cuda
-        alike = (shape, ranks[layer.name], layer.batch_norm is None, weight.dtype, weight.device)
-        together[alike if small else layer.name].append(layer)
+
+def stacked(work: Iterable[Assigned], ranks: Mapping[str, int]) -> list[Stack]:
+    """Return layers in stacks."""
+    together: dict[Any, list[Assigned]] = defaultdict(list)
+    for each in work:
+        layer, weight = each.layer, each.layer.weight
+        small = min(layer.shape.rows // layer.shape.groups, layer.shape.columns) <= STACKED_UP_TO or weight.is_cuda
+        alike = (
+            (layer.shape, ranks[layer.name], layer.batch_norm is None, weight.dtype, weight.device),
+            (each.placement, each.owner),
+        )
+        together[alike if small else layer.name].append(each)
     stacks = []
-    for alike_layers in together.values():
-        most = max(1, STACK_ELEMENTS // alike_layers[0].weight.numel())
-        for i in range(0, len(alike_layers), most):
-            part = tuple(alike_layers[i : i + most])
-            stacks.append(Stack(part, ranks[part[0].name]))
+    for some in together.values():
+        most = max(1, STACK_ELEMENTS // some[0].layer.weight.numel())
+        for i in range(0, len(some), most):
+            part = tuple(some[i : i + most])
+            stacks.append(Stack(part, ranks[part[0].layer.name]))
     return stacks
 
 

@@ -57,33 +57,32 @@ class Subspace:
         inside = energies(coordinates, None if self.wide else row_scale)
         return energy - inside if self.complement else inside
 
-    def rescaled(
-        self, weight: Tensor, coordinates: Tensor, *, kept: Tensor, pruned: float, out: Tensor | None = None
-    ) -> Tensor:
-        """Compute kept·P + pruned·(W − P), the right side of (E4), shape (batch, rows, columns).
+    def factors(self, coordinates: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two factors whose product is the part of W that has these coordinates, times `scale` of shape (batch,).
 
-        Of the three ways to arrange this sum, the one with the fewest products is taken.
+        The shapes are (batch, rows, k) and (batch, k, columns); k is the rank, or s − rank for a complement.
+        """
+        scale = scale[:, None, None]
+        return (scale * self.left, coordinates) if self.wide else (coordinates, (scale * self.right).mT)
+
+    def transferred(self, coordinates: Tensor, *, kept: Tensor, pruned: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return o, L and R with o·W + L·R = kept·P + pruned·(W − P), the right side of (E4).
+
+        Of the ways to arrange this sum, the one with the fewest products is taken.
 
         Args:
-            weight: W, shape (batch, rows, columns).
             coordinates: What `coordinates` gives for W.
             kept: g, shape (batch,): the factor of the kept part P.
             pruned: ρ, the factor of the pruned part W − P.
-            out: Where the result may be written; it need not be. The memory of `weight` will do.
+
+        Returns:
+            o, shape (batch,), and the two factors, shapes (batch, rows, k) and (batch, k, columns).
         """
         if self.complement:  # the coordinates are those of W − P:  g·W − (g − ρ)·(W − P)
-            return kept[:, None, None] * weight - self._rebuilt(coordinates, kept - pruned)
-        if pruned:  # (g − ρ)·P + ρ·W
-            return self._rebuilt(coordinates, kept - pruned) + pruned * weight
-        return self._rebuilt(coordinates, kept, out=out)  # g·P
+            return kept, *self.factors(coordinates, pruned - kept)
+        return torch.full_like(kept, pruned), *self.factors(coordinates, kept - pruned)  # ρ·W + (g − ρ)·P
 
     def project(self, weight: Tensor) -> Tensor:
         """Compute P of (E2), shape (batch, rows, columns): under rectification, that of (E5)."""
-        return self.rescaled(weight, self.coordinates(weight), kept=torch.ones_like(self.largest), pruned=0.0)
-
-    def _rebuilt(self, coordinates: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """Compute the part of W that has these coordinates, times `scale` of shape (batch,)."""
-        scale = scale[:, None, None]
-        if self.wide:
-            return torch.bmm(scale * self.left, coordinates, out=out)
-        return torch.bmm(coordinates, (scale * self.right).mT, out=out)
+        own, left, right = self.transferred(self.coordinates(weight), kept=torch.ones_like(self.largest), pruned=0.0)
+        return own[:, None, None] * weight + left @ right

@@ -1,0 +1,96 @@
+"""One projection in one process or many: each stack is solved by its owner, and its new weights reach all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from lrpet.projecting.projection import Energies, Transfer
+from lrpet.projecting.stack import Gathered, Stack
+from lrpet.sharding.exchange import agreeing, broadcast_, summed_
+from lrpet.sharding.placement import Replicated
+from lrpet.sharding.work import device_of, give_back, held, together
+
+
+class Sharing:
+    """The stacks of one projection, and what this process holds of them. A process alone sends nothing.
+
+    Where weights are replicated, as under DistributedDataParallel, the owner of a stack broadcasts o, L and R of
+    W ← o·W + L·R: about r·(m + n) numbers for a weight of m × n. All processes compute one product from one set of
+    numbers, so that replicas stay equal. Where weights are sharded, as under `fully_shard`, their rows go to the owner and
+    come back: m·n numbers each way. Batch norms' statistics, a few numbers for each stack, and the energies go along.
+    """
+
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self.stacks = stacks
+        self._work = [each for stack in stacks for each in stack.work]
+        self._together = together(self._work)
+        self._device = device_of(self._work)
+        self.held = held(self._work)
+        """{name: layer} of the layers that are projected here, with whole weights."""
+
+    def gather(self) -> list[Gathered]:
+        """Return what is to be solved here."""
+        return [stack.gather(self.held) for stack in self.stacks if stack.here]
+
+    def agreeing(self) -> AbstractContextManager[None]:
+        """Raise in every process what any of them raises in the block."""
+        return agreeing(self._device, together=self._together)
+
+    def spread(
+        self, gathered: Iterable[Gathered], transfer: Callable[[Gathered], tuple[Transfer, Energies]]
+    ) -> list[tuple[tuple[str, ...], Energies]]:
+        """Project the stacks that were solved here, and take over what was found elsewhere.
+
+        Returns the names of every stack's layers with their energies.
+        """
+        mine = {each.stack.names: each for each in gathered}
+        energies: dict[tuple[str, ...], Energies] = {}
+        for stack, inner in zip(self.stacks, self._inner(mine), strict=True):
+            each = mine.get(stack.names)
+            found = None
+            if each is not None:
+                found, energies[stack.names] = transfer(each)
+            if isinstance(stack.placement, Replicated):
+                found = _received(stack, found, inner)
+            if found is not None:
+                weights = stack.matrices(self.held) if each is None else each.matrices
+                stack.write_(found.applied(weights, out=weights), self.held)
+        give_back(self._work, self.held)
+        return list((self._everywhere(energies) if self._together else energies).items())
+
+    def _inner(self, mine: dict[tuple[str, ...], Gathered]) -> list[int]:
+        """Return for each stack the inner size of the product L·R, which its owner knows; 8 bytes each are sent."""
+        sizes = [mine[stack.names].inner if stack.names in mine else 0 for stack in self.stacks]
+        return sizes if not self._together else summed_(torch.tensor(sizes, device=self._device)).tolist()
+
+    def _everywhere(self, energies: dict[tuple[str, ...], Energies]) -> dict[tuple[str, ...], Energies]:
+        """Return the energies of all stacks; 32 bytes for each matrix are sent."""
+        parts = [
+            torch.stack([x.to(self._device, torch.float64) for x in energies[stack.names]])
+            if stack.names in energies
+            else torch.zeros(len(Energies._fields), stack.batch, dtype=torch.float64, device=self._device)
+            for stack in self.stacks
+        ]
+        whole = summed_(torch.cat(parts, dim=1)).split_with_sizes([stack.batch for stack in self.stacks], dim=1)
+        return {
+            stack.names: Energies(part[0], part[1], part[2], part[3] > 0)
+            for stack, part in zip(self.stacks, whole, strict=True)
+        }
+
+
+def _received(stack: Stack, found: Transfer | None, inner: int) -> Transfer:
+    """Return what the owner of a replicated stack found, to every process."""
+    if found is None:
+        like, shape = stack.layers[0].weight, stack.layers[0].shape
+        rows, dtype = shape.rows // shape.groups, torch.promote_types(like.dtype, torch.float32)
+
+        def empty(*sizes: int) -> Tensor:
+            return torch.empty(stack.batch, *sizes, dtype=dtype, device=like.device)
+
+        found = Transfer(empty(), empty(rows, inner), empty(inner, shape.columns))
+    broadcast_(found, stack.owner, stack.placement.group)
+    return found

@@ -1,0 +1,47 @@
+"""Weights sharded by `fully_shard` come to what one process comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import replicas
+import shards
+import torch
+from processes import results
+
+
+@pytest.mark.parametrize(("size", "hybrid"), [(2, False), (4, False), (4, True)])
+def test_a_projection_is_that_of_one_process(tmp_path: Path, size: int, hybrid: bool) -> None:
+    found = results(size, shards.projected, tmp_path, hybrid)
+    for i, options in enumerate(replicas.OPTIONS):
+        alone = replicas.projected_once(options)
+        for process in found:
+            assert process[i]["pruned"] == pytest.approx(alone["pruned"], abs=1e-6)
+            for name, weight in process[i]["weights"].items():
+                assert torch.equal(weight, found[0][i]["weights"][name])
+                torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_language_model_trains_as_in_one_process(tmp_path: Path, size: int) -> None:
+    """Its weights have 20, 48, 16, 5 and 3 rows, so that shards are uneven and some empty."""
+    alone = shards.language_model_trained(False)
+    assert alone["ranks"] != alone["planned"]
+    first, *others = results(size, shards.language_model_trained, tmp_path, True)
+    assert (first["devices"], first["tied"]) == (["cpu"], True)
+    assert all((each["devices"], each["tied"]) == (["meta"], True) for each in others)
+    for mine, expected in zip(first["outputs"], alone["outputs"], strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-3)
+    for process in (first, *others):
+        assert process["ranks"] == alone["ranks"]
+        for name, weight in process["weights"].items():
+            torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-3, atol=1e-4)
+
+
+def test_weights_split_along_columns_are_refused(tmp_path: Path) -> None:
+    for messages in results(2, shards.refused, tmp_path):
+        (columns,) = messages
+        assert columns.startswith(
+            "the weight of '0' is placed as (S(1)): only weights that are sharded by rows along one "
+        )

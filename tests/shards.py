@@ -1,0 +1,95 @@
+"""What each of several processes does to its shard of one network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from replicas import EXAMPLE, OPTIONS, Attending, network, other_statistics_
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+import lrpet
+
+TOKENS = torch.randint(20, (8, 6), generator=torch.Generator().manual_seed(0))
+
+
+def sharded(model: nn.Module, *parts: nn.Module, hybrid: bool = False) -> nn.Module:
+    """Shard some parts by themselves, and the rest together."""
+    size = dist.get_world_size()
+    shape, names = ((2, size // 2), ("copies", "shards")) if hybrid else ((size,), ("shards",))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
+    for part in (*parts, model):
+        fully_shard(part, mesh=mesh)
+    return model
+
+
+def whole(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters put together from all shards."""
+    return {name: parameter.full_tensor().detach().clone() for name, parameter in model.named_parameters()}  # type: ignore[attr-defined]
+
+
+def projected(hybrid: bool) -> list[dict[str, Any]]:
+    """Project a sharded network twice with each of the options; return whole weights and reports."""
+    found = []
+    for options in OPTIONS:
+        model = network()
+        other_statistics_(model, dist.get_rank())
+        plan = lrpet.plan(model, EXAMPLE, keep=0.3)
+        projector = lrpet.Projector(model, plan, total_steps=2, start=0, every=1, **options)
+        sharded(model, model[6], model[9], hybrid=hybrid)  # type: ignore[index]
+        projector.step()
+        report = projector.step()
+        assert report is not None
+        pruned = {name: layer.pruned for name, layer in report.layers.items()}
+        found.append({"weights": whole(model), "pruned": pruned})
+    return found
+
+
+def language_model_trained(sharding: bool) -> dict[str, Any]:
+    """Train a language model, its ranks divided at the first projection; return whole weights and ranks."""
+    torch.manual_seed(0)
+    model = Attending()
+    plan = lrpet.plan(model, TOKENS, params=0.7, multiple_of=1)
+    if sharding:
+        sharded(model, *model.blocks)
+    projector = lrpet.Projector(model, plan, total_steps=8, every=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for step in range(8):
+        optimizer.zero_grad()
+        logits, narrow = model(TOKENS.roll(step, 0))
+        loss: Tensor = nn.functional.cross_entropy(logits.mT, TOKENS.roll(step, 0)) + narrow.square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        projector.step()
+    weights = whole(model) if sharding else {name: each.detach().clone() for name, each in model.named_parameters()}
+    compact = projector.finish().eval()
+    outputs = [output.detach() for output in compact(TOKENS)] if not sharding or dist.get_rank() == 0 else []
+    return {
+        "weights": weights,
+        "ranks": projector.plan.ranks,
+        "planned": plan.ranks,
+        "outputs": outputs,
+        "tied": compact.get_parameter("head.weight") is compact.get_parameter("embedding.weight"),
+        "devices": sorted({parameter.device.type for parameter in compact.parameters()}),
+    }
+
+
+def refused() -> list[str]:
+    """Return why weights that are placed otherwise are refused."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    messages = []
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for placement in (Shard(1),):
+        first = nn.Linear(16, 16)
+        model = nn.Sequential(first, nn.Linear(16, 16))
+        plan = lrpet.plan(model, torch.randn(1, 16), keep=0.3)
+        first.weight = nn.Parameter(distribute_tensor(first.weight.detach(), mesh, [placement]))
+        try:
+            lrpet.Projector(model, plan, total_steps=1, start=0, every=1).step()
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
