@@ -1,4 +1,4 @@
-"""Tables in Markdown of what `benchmarks.speed` measured."""
+"""Tables in Markdown of what `benchmarks.speed` measured, for each instruction set of the processors it ran on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from benchmarks.script import read_json
 from benchmarks.speed import CASES
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+#: The instruction sets, as files and as tables name them; the first has all cases.
+INSTRUCTIONS = {"avx512": "AVX-512", "avx2": "AVX2"}
 MACS_HEAD = (
     "| network | budget | runtime | images | dense ms | compact ms | time | multiply-adds | realised | time, any rank |",
     "|---|---|---|---|---|---|---|---|---|---|",
@@ -18,11 +20,12 @@ TIMED_HEAD = (
     "| network | runtime | images | lowest budget met | planned | predicted | measured again | multiply-adds |",
     "|---|---|---|---|---|---|---|---|",
 )
+Results = list[dict[str, Any]]
 
 
-def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def read(folder: Path, instructions: str) -> tuple[Results, Results]:
     """Return the results of plans by multiply-adds, and of plans by time, in the order of the benchmark's cases."""
-    files = (folder / f"speed-{name}.json" for name in CASES)
+    files = (folder / f"speed-{name}-{instructions}.json" for name in CASES)
     results = [read_json(file) for file in files if file.exists()]
     return [each for each in results if "rows" in each], [each for each in results if "timed" in each]
 
@@ -45,10 +48,26 @@ def macs_table(results: Iterable[dict[str, Any]]) -> list[str]:
                 f"{row['milliseconds']:.1f}",
                 f"{row['time_ratio']:.2f}",
                 f"{row['cost_ratio']:.2f}",
-                f"{row['realised']:.0%}".replace("%", " %"),
+                _percent(row["realised"]),
                 f"{anything['time_ratio']:.2f}",
             ]
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(_line(cells))
+    return lines
+
+
+def short_table(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Write the times of plans with default settings, one line for each network and budget."""
+    results = list(results)
+    columns = list(dict.fromkeys((row["runtime"], row["batch_size"]) for each in results for row in each["rows"]))
+    head = [f"{NAMES[runtime]}, {size}" for runtime, size in columns]
+    lines = [_line(["network", "multiply-adds", *head]), "|" + "---|" * (2 + len(head))]
+    for result in results:
+        rows = {(row["network"], row["runtime"], row["batch_size"]): row for row in result["rows"]}
+        for network in dict.fromkeys(row["network"] for row in result["rows"]):
+            if network != "dense" and "any rank" not in network:
+                some = [rows[network, *column] for column in columns]
+                cells = [f"{row['time_ratio']:.2f} ({_percent(row['realised'])})" for row in some]
+                lines.append(_line([result["title"], f"{some[0]['cost_ratio']:.2f}", *cells]))
     return lines
 
 
@@ -66,5 +85,13 @@ def timed_table(results: Iterable[dict[str, Any]]) -> list[str]:
                 fractions = (row["measured"] / row["dense"], row["predicted"] / row["dense"], compact["time_ratio"])
                 cells += [budget.removeprefix("latency="), *(f"{each:.2f}" for each in fractions)]
                 cells.append(f"{compact['cost_ratio']:.2f}")
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(_line(cells))
     return lines
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"
