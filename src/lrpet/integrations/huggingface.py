@@ -43,12 +43,7 @@ class ProjectorCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Continue from the step that the trainer continues from.
-
-        Raises ValueError under several processes, which this version does not project in.
-        """
-        if args.world_size > 1:
-            raise ValueError(f"the projector runs in one process; this trainer has {args.world_size}")
+        """Continue from the step that the trainer continues from."""
         if self.projector.total_steps is None and not self.projector.steps:
             self.projector.total_steps = state.max_steps
         saved = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}" / STATE
@@ -70,7 +65,9 @@ class ProjectorCallback(TrainerCallback):
             logs["lrpet/pruned"] = self.projector.last.pruned
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the projector's state into the checkpoint."""
+        """Write the projector's state into the checkpoint, in process 0."""
+        if not state.is_world_process_zero:
+            return
         saved = {key: value for key, value in self.projector.state_dict().items() if key != "bases"}
         folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
         (folder / STATE).write_text(json.dumps(saved), encoding="utf-8")

@@ -36,12 +36,7 @@ class ProjectorCallback(L.Callback):
         self._restored: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Attach to the optimizer.
-
-        Raises ValueError under several processes, which this version does not project in.
-        """
-        if trainer.world_size > 1:
-            raise ValueError(f"the projector runs in one process; this trainer has {trainer.world_size}: use devices=1")
+        """Attach to the optimizer."""
         if self.projector.total_steps is None and not self.projector.steps:
             steps = trainer.estimated_stepping_batches
             self.projector.total_steps = int(steps) if 0 < steps < float("inf") else None
