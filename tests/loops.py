@@ -109,7 +109,7 @@ def huggingface(folder: Path) -> dict[str, Any]:
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=[ProjectorCallback(projector)])  # type: ignore[arg-type]
+    trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=[ProjectorCallback(projector)])
     trainer.train()
     assert (folder / "checkpoint-4" / "lrpet_projector.json").is_file()
     return found(model, projector)

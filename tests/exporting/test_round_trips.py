@@ -62,6 +62,7 @@ def test_round_trip(format: str, name: str, tmp_path: Path) -> None:
     assert manifest["inputs"][0]["shape"][0] == "batch"
     random, given = manifest["checks"]
     assert len(Inputs.of(example).tensors[0]) + 2 in random["batch_sizes"]
+    assert (16 in random["batch_sizes"]) == (format == "executorch")  # the largest that it takes
     assert (random["on"], given["on"], given["rows"], given["agreement"]) == ("random", "given", 5, 1.0)
     assert 0 <= artefact.error < 1e-4
     assert manifest.keys() >= {"versions", "tolerance", "network", "files"}

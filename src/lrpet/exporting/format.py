@@ -11,6 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+#: The bound of a batch size that needs none: torch 2.7 refuses to trace without one.
+UNBOUNDED = 2**31 - 1
+
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
 """From the inputs of an exported network to its outputs, both in the order of their names."""
 

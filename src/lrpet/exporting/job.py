@@ -18,7 +18,7 @@ from lrpet.compact.folding import fold_batch_norms_
 from lrpet.exporting.artefact import VERSION
 from lrpet.exporting.checking import Check, compared, pieces
 from lrpet.exporting.drawing import Input, batch_of
-from lrpet.exporting.format import Outside
+from lrpet.exporting.format import UNBOUNDED, Outside
 from lrpet.exporting.formats import FORMATS
 from lrpet.exporting.portable import Portable, named_tensors, output_names, said, traced
 from lrpet.layers.inputs import Inputs
@@ -86,9 +86,11 @@ class Job:
 
     def write(self, path: Path) -> dict[str, str]:
         """Trace the network and write it. What is traced is drawn: no format gets the user's own inputs."""
-        # Exporters take a batch of one for a constant.
-        tensors = self.drawn(self.batch + 1 if self.max_batch is not None else self.batch)
-        program = traced(self.portable, tensors, self.batched, max_batch=self.max_batch)
+        # Exporters take a batch of one for a constant. ExecuTorch sets aside memory for what is traced at least: with fewer
+        # rows than the bound, and channels as many as it, the bound can get lost.
+        bound = None if self.max_batch is None else min(self.max_batch + 1, UNBOUNDED)
+        rows = self.batch if bound is None else bound if bound < UNBOUNDED else self.batch + 1
+        program = traced(self.portable, self.drawn(rows), self.batched, max_batch=bound)
         free = frozenset(each.name for each in self.inputs if each.batched and self.max_batch is not None)
         outside = Outside({each.name: each.shape for each in self.inputs}, self.outputs, free)
         with self.explained("does not take"):
@@ -123,10 +125,14 @@ class Job:
         return [each.draw(batch, random) for each in self.inputs]
 
     def random(self) -> list[list[Tensor]]:
-        """Return random batches; where the batch size is free, one has another size than the example and the trace."""
+        """Return random batches; where the batch size is free, of other sizes than the example and the trace.
+
+        The largest batch is among them where memory is set aside for it.
+        """
         if self.max_batch is None:
             return [self.drawn(self.batch)]
-        return [self.drawn(size) for size in (self.batch + 2, 1)]
+        largest = {self.max_batch} if self.max_batch < UNBOUNDED else set()
+        return [self.drawn(size) for size in sorted({1, self.batch + 2} | largest, reverse=True)]
 
     def given(self, inputs: Iterable[Any]) -> Iterator[Sequence[Tensor]]:
         """Yield the user's inputs in batches that the file takes. Raises ValueError for inputs of another kind."""

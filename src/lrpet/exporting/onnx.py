@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lrpet.exporting.format import Outside, Run, require
+from lrpet.exporting.format import UNBOUNDED, Outside, Run, require
 from lrpet.exporting.portable import Portable, said, traced
 from lrpet.layers.inputs import Inputs
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
-MAX_BATCH = 2**31 - 1  # torch 2.7 refuses a batch size without a bound
+MAX_BATCH = UNBOUNDED
 
 
 def check() -> None:

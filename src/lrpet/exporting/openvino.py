@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lrpet.exporting.format import Outside, Run, require
+from lrpet.exporting.format import UNBOUNDED, Outside, Run, require
 from lrpet.exporting.sessions import openvino_core
 
 LIBRARIES = ("openvino",)
-MAX_BATCH = 2**31 - 1
+MAX_BATCH = UNBOUNDED
 
 
 def check() -> None:

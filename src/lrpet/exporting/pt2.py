@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lrpet.exporting.format import Outside, Run
+from lrpet.exporting.format import UNBOUNDED, Outside, Run
 
 LIBRARIES = ()
-MAX_BATCH = 2**31 - 1
+MAX_BATCH = UNBOUNDED
 
 
 def check() -> None:
