@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,6 +92,20 @@ def failing() -> dict[str, Any]:
         after = tensors(model)
         unchanged = all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in before)
         return {"message": str(error), "unchanged": unchanged}
+    raise AssertionError("nothing was raised")
+
+
+def losing(folder: Path) -> str:
+    """Project where process 1 ends in the middle; return the error's text."""
+    model = network()
+    projector = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, keep=0.3), total_steps=1, start=0, every=1)
+    if dist.get_rank() == 1:
+        torch.save("ended", folder / "1.pt")
+        projector._transfer = lambda each: os._exit(0)  # type: ignore[method-assign]
+    try:
+        projector.step()
+    except RuntimeError as error:
+        return str(error)
     raise AssertionError("nothing was raised")
 
 

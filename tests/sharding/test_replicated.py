@@ -47,6 +47,11 @@ def test_what_fails_in_one_process_fails_in_all_and_changes_nothing(tmp_path: Pa
     assert second["unchanged"]
 
 
+def test_a_process_that_ends_ends_the_others_with_a_name(tmp_path: Path) -> None:
+    message, _ = results(2, replicas.losing, tmp_path, tmp_path)
+    assert message.startswith("process 1 did not send what it found for ")
+
+
 def test_plans_that_differ_are_refused(tmp_path: Path) -> None:
     for message in results(2, replicas.planning_apart, tmp_path):
         assert "the plan differs between the 2 processes: " in message

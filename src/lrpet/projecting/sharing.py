@@ -92,5 +92,10 @@ def _received(stack: Stack, found: Transfer | None, inner: int) -> Transfer:
             return torch.empty(stack.batch, *sizes, dtype=dtype, device=like.device)
 
         found = Transfer(empty(), empty(rows, inner), empty(inner, shape.columns))
-    broadcast_(found, stack.owner, stack.placement.group)
+    try:
+        broadcast_(found, stack.owner, stack.placement.group)
+    except RuntimeError as error:  # it ended, or the process group's time is up
+        raise RuntimeError(
+            f"process {stack.owner} did not send what it found for {', '.join(stack.names)}: {error}"
+        ) from error
     return found
