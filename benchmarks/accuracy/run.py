@@ -17,7 +17,7 @@ from lrpet.train.config import Config, make_config
 from lrpet.train.console import Console
 from lrpet.train.fit import Hooks, fit
 from lrpet.train.folder import RunFolder
-from lrpet.train.task import Task
+from lrpet.train.task import Task, make_plan
 
 #: The options that are the same for every method, unless the command line says otherwise.
 RECIPE: dict[str, Any] = {
@@ -104,7 +104,10 @@ class Run:
         before_step: Callable[[lrpet.Projector], None] | None = None,
         **changes: Any,
     ) -> nn.Module:
-        """Train `network`, projecting as `plan` says, with these changes to the options."""
+        """Train `network`, projecting as `plan` says, with these changes to the options.
+
+        Changes that say how a budget is divided (`allocate`) make a plan of their own.
+        """
         return self._fit(Path(self.cell.name) / phase, network, plan, before_step, changes)
 
     def _fit(
@@ -116,6 +119,8 @@ class Run:
         changes: Mapping[str, Any],
     ) -> nn.Module:
         config = self.config(folder, self.cell.keep if plan is not None else None, changes)
+        if "allocate" in changes:
+            plan = make_plan(config, network, self.task.example)
         plan = plan or lrpet.plan(network, self.task.example, ranks={})
         console = Console()
         with alone(config.folder):

@@ -63,6 +63,7 @@ def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: py
         assert 0.8 * plan.layer_macs < result["macs"] <= plan.layer_macs
     elif method.startswith(("falling_by", "by_", "searched")):
         assert 0.98 * plan.layer_macs < result["macs"] <= plan.layer_macs
+        assert result["ranks"] != plan.ranks
     else:
         assert (result["macs"], result["params"]) == (plan.layer_macs, plan.layer_params)
     projecting = ("lrpet", "late", "half", "every", "falling", "by_", "searched", "no_", "neither", "trp")
