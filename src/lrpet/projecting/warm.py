@@ -72,7 +72,7 @@ class WarmStarts:
         for names, basis in sorted(bases, key=lambda pair: pair[1].nbytes):
             if (left := left - basis.nbytes) < 0:
                 break
-            self.bases.update(zip(names, basis.chunk(len(names)), strict=True))
+            self.bases.update(zip(names, basis.contiguous().chunk(len(names)), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values and, under "bases", tensors."""
