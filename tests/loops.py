@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,19 @@ def huggingface(folder: Path) -> dict[str, Any]:
     trainer.train()
     assert (folder / "checkpoint-4" / "lrpet_projector.json").is_file()
     return found(model, projector)
+
+
+def trained(options: str, kill: int) -> dict[str, Any]:
+    """Train as a config in JSON says, or go on with its run; die at step `kill`, if that is not 0."""
+    from runs import killed_at
+
+    from lrpet.train.config import make_config
+    from lrpet.train.run import train
+
+    config = make_config(json.loads(options))
+    resume = config.folder.exists()
+    if kill:
+        with killed_at(kill):
+            train(config, resume=resume)
+        return {}
+    return train(config, resume=resume)

@@ -21,6 +21,7 @@ from lrpet.train.data.augment import Augment
 from lrpet.train.folder import Progress, RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
+from lrpet.train.processes import Processes
 from lrpet.train.ranks import descent, plan_in_training
 from lrpet.train.task import Task
 from lrpet.train.trackers import FOLDER, check_trackers, tracking
@@ -55,7 +56,7 @@ def fit(task: Task, folder: RunFolder, console: Console, *, hooks: Hooks | None 
     Raises ValueError if training diverges, or the config does not fit the machine.
     """
     try:
-        training = _Training(task, folder.path, hooks or Hooks())
+        training = _Training(task, folder, hooks or Hooks())
         progress = training.resume(folder)
         step = training.projector.steps
         with tracking(training.accelerator, task.config, folder.path, step=step) as track:
@@ -68,22 +69,23 @@ def fit(task: Task, folder: RunFolder, console: Console, *, hooks: Hooks | None 
 class _Training:
     """What one training works with, on its device."""
 
-    def __init__(self, task: Task, folder: Path, hooks: Hooks) -> None:
-        config = task.config
+    def __init__(self, task: Task, folder: RunFolder, hooks: Hooks) -> None:
+        config, processes = task.config, folder.processes
+        self.processes = processes
         self.task, self.config, self.hooks = task, config, hooks
-        self.accelerator = _accelerator(config, folder)
+        self.accelerator = _accelerator(config, folder.path, processes)
         device = self.accelerator.device
         if config.channels_last:
             task.network.to(memory_format=torch.channels_last)
-        self.batches = task.batches(task.train, device, training=True)
-        self.validation = task.batches(task.validation, device, training=False)
+        self.batches = task.batches(task.train, device, training=True, processes=processes)
+        self.validation = task.batches(task.validation, device, training=False, processes=processes)
         self.plain_optimizer = make_optimizer(config, task.network)
         self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
-        self.projector = _projector(task, self.accelerator, len(self.batches))
-        self.augment = Augment(config, len(task.dataset.classes))
-        set_seed(config.seed)
+        self.projector = _projector(task, self.accelerator, processes, len(self.batches))
+        self.augment = Augment(config, len(task.dataset.classes), batch_size=config.batch_size // processes.count)
+        set_seed(config.seed + processes.rank)
 
     def resume(self, folder: RunFolder) -> Progress:
         """Go on from the folder's checkpoint, if it has one, with the learning rates of this many epochs."""
@@ -128,7 +130,7 @@ class _Training:
             running.add(loss, logits, labels)
             if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
-        trained = running.score()
+        trained = running.score(self.processes.total)
         if not math.isfinite(trained.loss):
             raise ValueError(
                 f"the loss is {trained.loss} in epoch {epoch + 1}: training has diverged. "
@@ -156,14 +158,16 @@ class _Training:
         """Score the network on the images that were held out, if there are any."""
         if not len(self.task.validation):
             return None
-        return score(self.task.network, self.validation, autocast=self.accelerator.autocast())
+        self.processes.equalise(self.task.network.buffers())  # batch norms' statistics are those of its own images
+        total = self.processes.total if self.processes.count > 1 else None
+        return score(self.task.network, self.validation, autocast=self.accelerator.autocast(), total=total)
 
 
-def _projector(task: Task, accelerator: Accelerator, steps_per_epoch: int) -> lrpet.Projector:
+def _projector(task: Task, accelerator: Accelerator, processes: Processes, steps_per_epoch: int) -> lrpet.Projector:
     config = task.config
     return lrpet.Projector(
         task.network,
-        plan_in_training(config, task.network, task, task.plan, accelerator),
+        plan_in_training(config, task.network, task, task.plan, accelerator, processes),
         total_steps=config.epochs * steps_per_epoch,
         start=config.start,
         every=config.projection_schedule(steps_per_epoch),
@@ -175,10 +179,10 @@ def _projector(task: Task, accelerator: Accelerator, steps_per_epoch: int) -> lr
     )
 
 
-def _accelerator(config: Config, folder: Path) -> Accelerator:
+def _accelerator(config: Config, folder: Path, processes: Processes) -> Accelerator:
     check_trackers(config.log_with)
     accelerator = Accelerator(
-        cpu=config.device == "cpu",
+        cpu=processes.on_cpu,
         mixed_precision=config.precision,
         log_with=list(config.log_with) or None,
         project_config=ProjectConfiguration(logging_dir=str(folder / FOLDER)),
@@ -187,6 +191,4 @@ def _accelerator(config: Config, folder: Path) -> Accelerator:
         raise ValueError(
             "device=cuda, but torch finds no CUDA device: use device=cpu, or install a CUDA build of torch"
         )
-    if accelerator.num_processes > 1:
-        raise ValueError("lrpet train runs in one process: start it without a multi-process launcher")
     return accelerator

@@ -7,16 +7,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from lrpet import Plan, Projector, Report
 from lrpet.compact.write import written, written_folder
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
+from lrpet.train.processes import Processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,8 +51,10 @@ class Progress:
 class RunFolder:
     """Paths and writers of one run. Made by `RunFolder.opened`."""
 
-    def __init__(self, config: Config, plan: Plan) -> None:
+    def __init__(self, config: Config, plan: Plan, processes: Processes | None = None) -> None:
         self.path = config.folder
+        self.processes = processes or Processes(on_cpu=True)
+        """Those that train; the first of them writes."""
         self.compact = self.path / "compact"
         self.plan = plan
         self._config = config
@@ -87,18 +91,19 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def opened(cls, config: Config, plan: Plan) -> Iterator[RunFolder]:
+    def opened(cls, config: Config, plan: Plan, processes: Processes | None = None) -> Iterator[RunFolder]:
         """Open the run's folder, and make it if it is not there; if it is, the plan is what the run began with.
 
         A folder that was made here goes again if the block fails before `begin`.
         """
-        folder = cls(config, plan)
-        made = not folder.path.exists()
+        folder = cls(config, plan, processes)
+        made = folder.processes.main and not folder.path.exists()
         if made:
             with written_folder(folder.path) as temporary:
                 (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
                 (temporary / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
                 (temporary / "checkpoints").mkdir()
+        folder.processes.wait()
         folder.plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
         try:
             yield folder
@@ -113,27 +118,37 @@ class RunFolder:
             return Progress()
         try:
             state = json.loads((latest / "run.json").read_text(encoding="utf-8"))
-            projector.load_state_dict({**state["projector"], "bases": load_file(latest / "bases.safetensors")})
+            projector.load_state_dict({**state["projector"], **_warm_starts(latest)})
             accelerator.load_state(str(latest))
             return Progress(**state["progress"])
         except UNREADABLE as error:
             raise ValueError(f"{latest} is damaged, or the checkpoint of another network: {error}") from error
 
     def save_checkpoint(self, accelerator: Accelerator, projector: Projector, progress: Progress) -> None:
-        """Write the state of everything; the one before it goes only when this one is whole."""
+        """Write the state of everything; the one before it goes only when this one is whole. All processes call."""
         target = self._checkpoints / f"epoch-{progress.epoch:05d}"
-        with written_folder(target, overwrite=True) as temporary:
-            accelerator.save_state(str(temporary))
-            plain = projector.state_dict()
-            save_file(
-                {name: basis.contiguous() for name, basis in plain.pop("bases").items()},
-                temporary / "bases.safetensors",
-            )
-            state = {"progress": asdict(progress), "projector": plain}
-            (temporary / "run.json").write_text(json.dumps(state), encoding="utf-8")
-        for other in self._checkpoints.iterdir():
-            if other != target:
-                shutil.rmtree(other)
+        parts = self._checkpoints / f".{target.name}.parts"  # one name for all processes
+        if self.processes.main:
+            shutil.rmtree(parts, ignore_errors=True)
+        self.processes.wait()
+        accelerator.save_state(str(parts))
+        plain = projector.state_dict()
+        bases = {name: basis.contiguous() for name, basis in plain.pop("bases").items()}
+        waits = {"waits": json.dumps(plain.pop("waits"))}
+        save_file(
+            bases, parts / f"bases-{self.processes.rank}.safetensors", metadata=waits
+        )  # of the layers it projects
+        self.processes.wait()
+        if self.processes.main:
+            with written_folder(target, overwrite=True) as temporary:
+                for part in parts.iterdir():
+                    part.replace(temporary / part.name)
+                state = {"progress": asdict(progress), "projector": plain}
+                (temporary / "run.json").write_text(json.dumps(state), encoding="utf-8")
+            for other in self._checkpoints.iterdir():
+                if other != target:
+                    shutil.rmtree(other)
+        self.processes.wait()
 
     def begin(self, step: int, *, track: Track) -> None:
         """Begin training, or go on after `step`: from here on the folder stays, with the options of the moment.
@@ -142,6 +157,7 @@ class RunFolder:
         """
         lines = self._metrics.read_text(encoding="utf-8").splitlines() if self._metrics.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.processes.wait()  # until all have read it
         self._write("metrics.jsonl", "".join(line + "\n" for line in kept))
         self._write("config.yaml", self._config.to_yaml())
         self._ranks = next((line["ranks"] for line in map(json.loads, reversed(kept)) if "ranks" in line), None)
@@ -196,14 +212,34 @@ class RunFolder:
         self._write("summary.txt", table)
         self._write("summary.json", json.dumps(summary, indent=1) + "\n")
 
+    def summary(self) -> dict[str, Any]:
+        """Read the summary."""
+        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        return summary
+
     def _write(self, name: str, text: str) -> None:
+        if not self.processes.main:
+            return
         with written(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _log(self, values: dict[str, Any]) -> None:
         """Append a line to the metrics; trackers get its fractional numbers."""
         assert self._track is not None
+        if not self.processes.main:
+            return
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if isinstance(value, float)}
         self._track(numbers, step=values["step"])
+
+
+def _warm_starts(checkpoint: Path) -> dict[str, Any]:
+    """Read what all processes of the run kept for their next projection, whatever their number is now."""
+    bases: dict[str, Any] = {}
+    waits: dict[str, Any] = {}
+    for path in checkpoint.glob("bases*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            bases |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            waits |= json.loads((file.metadata() or {}).get("waits", "{}"))
+    return {"bases": bases} | ({"waits": waits} if waits else {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -33,21 +33,26 @@ class Running:
             [loss.detach() * len(labels), right.float(), torch.full_like(loss.detach(), len(labels))]
         )
 
-    def score(self) -> Score:
-        """Return the score so far; zeros before the first batch."""
-        loss, right, count = self._totals.tolist()
+    def score(self, total: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Score:
+        """Return the score so far, or with a `total` that of all processes; zeros before the first batch."""
+        loss, right, count = total(self._totals.clone()).tolist()
         return Score(loss=loss / max(count, 1), accuracy=right / max(count, 1))
 
 
 @torch.no_grad()
 def score(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, autocast: AbstractContextManager[None] | None = None
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    autocast: AbstractContextManager[None] | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> Score:
     """Take mean cross-entropy and accuracy of `model` in eval mode over all `batches`.
 
-    Every module is in its own mode again afterwards. Raises ValueError if there are no batches.
+    `total` sums a tensor over processes that each have some of the batches. Every module is in its own mode again
+    afterwards. Raises ValueError if there are no batches here, unless others may have some.
     """
-    running: Running | None = None
+    running = None if total is None else Running(next(model.parameters()).device)
     with evaluating(model), autocast or nullcontext():
         for images, labels in batches:
             logits = model(images).float()
@@ -55,4 +60,4 @@ def score(
             running.add(F.cross_entropy(logits, labels), logits, labels)
     if running is None:
         raise ValueError("there are no images to score the network on")
-    return running.score()
+    return running.score() if total is None else running.score(total)

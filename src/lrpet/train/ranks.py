@@ -13,6 +13,7 @@ import lrpet
 from lrpet.train.config import Config
 from lrpet.train.data.augment import Augment
 from lrpet.train.data.options import Batches
+from lrpet.train.processes import Processes
 from lrpet.train.task import Task, make_plan
 
 #: Batches of training images by which allocate=sensitivity judges; the same at every projection.
@@ -27,7 +28,7 @@ def descent(config: Config) -> lrpet.Descent | None:
 
 
 def plan_in_training(
-    config: Config, network: nn.Module, task: Task, plan: lrpet.Plan, accelerator: Accelerator
+    config: Config, network: nn.Module, task: Task, plan: lrpet.Plan, accelerator: Accelerator, processes: Processes
 ) -> lrpet.Plan:
     """Return `plan`, or with allocate=sensitivity one that also knows the batches and the loss that it is divided by."""
     if config.allocate != "sensitivity":
@@ -44,7 +45,7 @@ def plan_in_training(
         network,
         task.example.to(accelerator.device),
         allocate="sensitivity",
-        batches=_FirstBatches(task.batches(task.train, accelerator.device, training=True)),
+        batches=_FirstBatches(task.batches(task.train, accelerator.device, training=True, processes=processes)),
         loss=loss,
     )
 

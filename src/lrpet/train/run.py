@@ -36,6 +36,7 @@ from lrpet.train.data.sets import load
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Score, score
+from lrpet.train.processes import Processes
 from lrpet.train.provenance import provenance
 from lrpet.train.task import Task
 
@@ -43,24 +44,31 @@ from lrpet.train.task import Task
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
     """Train as `config` says, and return the summary that is also left in the run folder.
 
-    A run that fails before training begins leaves no folder.
+    A run that fails before training begins leaves no folder. Processes that torchrun or `accelerate launch` started train
+    together, on parts of each batch; process 0 writes and measures, and all see one file system.
 
     Raises:
         FileExistsError: the run folder exists and `resume` is not set.
         FileNotFoundError: the data is not there.
         ValueError: the config does not fit the data, the network, or the run that is resumed; or training diverged.
     """
-    console = console or Console()
+    processes = Processes.joined(config.device)
+    console = console or Console(quiet=not processes.main)
     RunFolder.check(config, resume=resume)
     task = Task.of(config)
-    with RunFolder.opened(config, task.plan) as folder, console.run(config, folder.plan):
+    processes.wait()  # or the folder would be there before another process has looked
+    with RunFolder.opened(config, task.plan, processes) as folder, console.run(config, folder.plan):
         task = replace(task, plan=folder.plan)
         source = provenance()  # of the code that trains, should it change meanwhile
         trained = fit(task, folder, console)
-        folder.write_plan(trained.plan)
-        summary = {**_finish(task, folder, trained), **source}
-        folder.write_summary(summary, as_text(summary_table([summary])))
-        console.summary(summary)
+        if processes.main:
+            folder.write_plan(trained.plan)
+            summary = {**_finish(task, folder, trained), **source}
+            folder.write_summary(summary, as_text(summary_table([summary])))
+            console.summary(summary)
+        processes.wait()
+        summary = folder.summary()
+    processes.leave()
     return summary
 
 

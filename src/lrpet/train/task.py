@@ -16,6 +16,7 @@ from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import Dataset, Images, split
 from lrpet.train.data.options import Batches, BatchOptions
 from lrpet.train.data.sets import load
+from lrpet.train.processes import Processes
 from lrpet.train.weights import load_trained
 
 
@@ -58,8 +59,13 @@ class Task:
         plan = make_plan(config, network, example)
         return cls(config, dataset, train_part, validation, network, plan, example)
 
-    def batches(self, images: Images, device: torch.device, *, training: bool) -> Batches:
-        """Make batches of `images`, a part of the data; shuffled and augmented for training."""
+    def batches(
+        self, images: Images, device: torch.device, *, training: bool, processes: Processes | None = None
+    ) -> Batches:
+        """Make batches of `images`, a part of the data; shuffled and augmented for training.
+
+        Of each, this process gets its part where there are several `processes`. Raises ValueError if it has none.
+        """
         config = self.config
         options = BatchOptions(
             config.batch_size,
@@ -69,6 +75,8 @@ class Task:
             repeats=config.repeats,
             channels_last=config.channels_last,
             num_workers=config.num_workers,
+            rank=processes.rank if processes else 0,
+            processes=processes.count if processes else 1,
         )
         return batches(images, self.dataset, options, device=device, train=training)
 

@@ -44,16 +44,19 @@ def tracking(accelerator: Accelerator, config: Config, folder: Path, *, step: in
     its run of Weights & Biases or Comet. Other trackers begin another run.
     """
     options: dict[str, dict[str, Any]] = {"tensorboard": {"purge_step": step + 1}}
-    if "wandb" in config.log_with:
+    main = accelerator.is_main_process
+    if main and "wandb" in config.log_with:
         place = {"dir": str(folder / FOLDER), "name": folder.name}
         options["wandb"] = {"id": _run_id(folder), "resume": "allow", **place}
-    if "comet_ml" in config.log_with:
+    if main and "comet_ml" in config.log_with:
         options["comet_ml"] = {"experiment_key": _run_id(folder), "mode": "get_or_create"}
     accelerator.init_trackers(PROJECT, config=None if step else _flat(config), init_kwargs=options)
     try:
         yield accelerator.log
     finally:
-        accelerator.end_training()
+        if main:
+            for tracker in accelerator.trackers:
+                tracker.finish()
 
 
 def _run_id(folder: Path) -> str:

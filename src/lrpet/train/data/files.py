@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from lrpet.train.data.dataset import Dataset, FileImages
@@ -45,11 +45,10 @@ class FileBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
+        sampler = RandomSampler(self.files, generator=order) if self.train else SequentialSampler(self.files)
         loader = DataLoader(
             self.files,
-            batch_size=self.options.batch_size,
-            shuffle=self.train,
-            drop_last=self.train,
+            batch_sampler=_Shared(sampler, self.options, train=self.train),
             generator=order,
             num_workers=self.options.num_workers,
             pin_memory=self.device.type == "cuda",
@@ -57,6 +56,19 @@ class FileBatches:
         for images, labels in loader:
             moved = images.to(self.device, non_blocking=True).contiguous(memory_format=self.format)
             yield moved, labels.to(self.device, non_blocking=True)
+
+
+class _Shared(Sampler[list[int]]):
+    """Batches of numbers of images, of each of which this process gets its part."""
+
+    def __init__(self, order: Sampler[int], options: BatchOptions, *, train: bool) -> None:
+        self.batches = BatchSampler(order, options.batch_size, drop_last=train)
+        self.options, self.train = options, train
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            if own := batch[self.options.own(slice(0, len(batch)), train=self.train)]:
+                yield own
 
 
 def _transform(images: FileImages, dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:

@@ -45,8 +45,9 @@ class MemoryBatches:
     def _in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         size = self.options.batch_size
         for begin in range(0, len(self.labels), size):
-            part = slice(begin, begin + size)
-            yield self._normalised(self.pixels[part]), self.labels[part]
+            part = self.options.own(slice(begin, begin + size), train=False)
+            if len(labels := self.labels[part]):
+                yield self._normalised(self.pixels[part]), labels
 
     def _shuffled(self) -> Iterator[tuple[Tensor, Tensor]]:
         count, device = len(self.labels), self.labels.device
@@ -58,7 +59,7 @@ class MemoryBatches:
         offsets = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator).to(device)
         flipped = (torch.rand(count, generator=generator) < 0.5).to(device)
         for begin in range(0, len(self) * size, size):
-            part = slice(begin, begin + size)
+            part = self.options.own(slice(begin, begin + size), train=True)
             images = self._cut(self.pixels[order[part]], offsets[:, part], flipped[part])
             yield self._normalised(images), self.labels[order[part]]
 

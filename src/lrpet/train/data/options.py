@@ -11,9 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How batches are made. Seed, crops, flips and repeats concern training alone."""
+    """How batches are made. Seed, crops, flips and repeats concern training alone.
+
+    Processes that train together share every batch, so that an epoch has one order of images and as many steps as in one.
+    """
 
     batch_size: int
+    """Images in one step, of all processes together."""
     _: KW_ONLY
     seed: int = 0
     """Seed of the order and the augmentation."""
@@ -27,6 +31,10 @@ class BatchOptions:
     """Whether batches have the memory layout NHWC."""
     num_workers: int = 0
     """Processes that read image files."""
+    rank: int = 0
+    """Which of the processes that train together gets these batches."""
+    processes: int = 1
+    """How many processes share every batch."""
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("repeats", 1), ("num_workers", 0)):
@@ -34,6 +42,18 @@ class BatchOptions:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.crop_padding is not None and self.crop_padding < 0:
             raise ValueError(f"crop_padding={self.crop_padding} must be at least 0")
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size={self.batch_size} is the images of one step in all processes, and cannot be divided among "
+                f"{self.processes}: choose a multiple"
+            )
+
+    def own(self, images: slice, *, train: bool) -> slice:
+        """Return which images of a batch this process gets: an equal part in training, every so many else."""
+        if not train:
+            return slice(images.start + self.rank, images.stop, self.processes)
+        each = self.batch_size // self.processes
+        return slice(images.start + self.rank * each, images.start + (self.rank + 1) * each)
 
 
 class Batches(Protocol):
