@@ -67,7 +67,8 @@ def projected_once(options: dict[str, Any]) -> dict[str, Any]:
     projector.step()
     report = projector.step()
     assert report is not None
-    return {"weights": tensors(model), "pruned": {name: layer.pruned for name, layer in report.layers.items()}}
+    layers = {name: (layer.energy, layer.energy_after, layer.pruned) for name, layer in report.layers.items()}
+    return {"weights": tensors(model), "layers": layers}
 
 
 def projected() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,13 +44,13 @@ def projected(hybrid: bool) -> list[dict[str, Any]]:
         projector.step()
         report = projector.step()
         assert report is not None
-        pruned = {name: layer.pruned for name, layer in report.layers.items()}
-        found.append({"weights": whole(model), "pruned": pruned})
+        layers = {name: (layer.energy, layer.energy_after, layer.pruned) for name, layer in report.layers.items()}
+        found.append({"weights": whole(model), "layers": layers})
     return found
 
 
-def language_model_trained(sharding: bool) -> dict[str, Any]:
-    """Train a language model, its ranks divided at the first projection; return whole weights and ranks."""
+def language_model_trained(sharding: bool, folder: Path) -> dict[str, Any]:
+    """Train a language model, its ranks divided at the first projection; save it, and return what it computes as loaded."""
     torch.manual_seed(0)
     model = Attending()
     plan = lrpet.plan(model, TOKENS, params=0.7, multiple_of=1)
@@ -65,8 +66,11 @@ def language_model_trained(sharding: bool) -> dict[str, Any]:
         optimizer.step()
         projector.step()
     weights = whole(model) if sharding else {name: each.detach().clone() for name, each in model.named_parameters()}
-    compact = projector.finish().eval()
-    outputs = [output.detach() for output in compact(TOKENS)] if not sharding or dist.get_rank() == 0 else []
+    compact, outputs = projector.finish().eval(), []
+    if not sharding or dist.get_rank() == 0:
+        lrpet.save(compact, folder / "compact")
+        loaded = lrpet.load(folder / "compact", Attending()).eval()
+        outputs = [output.detach() for output in loaded(TOKENS)]
     return {
         "weights": weights,
         "ranks": projector.plan.ranks,

@@ -64,6 +64,16 @@ def test_speed_tables() -> None:
     assert "\n".join(speed_report.timed_table(by_time)) in README
 
 
+def test_exports() -> None:
+    rows = result("exports.json")["rows"]
+    assert len({(row["network"], row["format"]) for row in rows}) == 5 * 4 == len(rows)
+    assert (
+        f"errors of {max(row['error'] for row in rows):.1e} of the largest output at most".replace("e-0", "e-")
+        in README
+    )
+    assert all(row["agreement"] == 1 for row in rows)
+
+
 def test_accuracy_against_others() -> None:
     results = [row for row in report.read(ROOT / "benchmarks" / "results") if row["epochs"] == 12]
     for method in ("dense", report.LEADING[0], "svd_retrain", "factors"):

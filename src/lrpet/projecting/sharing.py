@@ -64,14 +64,14 @@ class Sharing:
 
     def _inner(self, mine: dict[tuple[str, ...], Gathered]) -> list[int]:
         """Return for each stack the inner size of the product L·R, which its owner knows; 8 bytes each are sent."""
-        sizes = [mine[stack.names].inner if stack.names in mine else 0 for stack in self.stacks]
+        sizes = [mine[stack.names].inner if stack.speaks else 0 for stack in self.stacks]
         return sizes if not self._together else summed_(torch.tensor(sizes, device=self._device)).tolist()
 
     def _everywhere(self, energies: dict[tuple[str, ...], Energies]) -> dict[tuple[str, ...], Energies]:
         """Return the energies of all stacks; 32 bytes for each matrix are sent."""
         parts = [
             torch.stack([x.to(self._device, torch.float64) for x in energies[stack.names]])
-            if stack.names in energies
+            if stack.speaks
             else torch.zeros(len(Energies._fields), stack.batch, dtype=torch.float64, device=self._device)
             for stack in self.stacks
         ]
@@ -92,6 +92,7 @@ def _received(stack: Stack, found: Transfer | None, inner: int) -> Transfer:
             return torch.empty(stack.batch, *sizes, dtype=dtype, device=like.device)
 
         found = Transfer(empty(), empty(rows, inner), empty(inner, shape.columns))
+    found = Transfer(*(tensor.contiguous() for tensor in found))  # products of other layouts round otherwise
     try:
         broadcast_(found, stack.owner, stack.placement.group)
     except RuntimeError as error:  # it ended, or the process group's time is up

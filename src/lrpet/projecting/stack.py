@@ -58,6 +58,11 @@ class Stack:
         return self.work[0].here
 
     @property
+    def speaks(self) -> bool:
+        """Whether this process says for all others what came of them."""
+        return self.work[0].speaks
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the layers."""
         return tuple(layer.name for layer in self.layers)

@@ -19,6 +19,8 @@ class Placement:
     size: int = 1
     group: Any = field(default=None, repr=False)
     """Their process group; None for a process alone."""
+    speaks: bool = True
+    """Whether what this process finds counts where all say what they found: one of several that find it does."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def placement_of(name: str, weight: Tensor) -> Placement:
     copies = [mesh.get_group(other) for other in range(mesh.ndim) if other != axis and mesh.size(other) > 1]
     if len(copies) > 1:
         raise ValueError(f"the weight of {name!r} is replicated along {len(copies)} axes of the device mesh: use one")
-    return _over(Sharded, mesh.get_group(axis), copies=copies[0] if copies else None)
+    group = copies[0] if copies else None
+    return _over(Sharded, mesh.get_group(axis), copies=group, speaks=group is None or dist.get_rank(group) == 0)
 
 
 def is_together() -> bool:

@@ -33,6 +33,11 @@ class Assigned:
         """Whether this process projects the layer."""
         return self.owner == self.placement.rank
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this process says for all others what came of the layer."""
+        return self.here and self.placement.speaks
+
 
 def assigned(layers: Sequence[MatrixLayer], *, alone: bool = False) -> list[Assigned]:
     """Divide layers among the processes that hold their weights, so that all have about as much to solve.
@@ -114,7 +119,7 @@ def computed(
         found = {name: list(compute(layer)) for name, layer in held(work).items()}
     if not shared:
         return found
-    numbers = [found.get(name, [0.0] * layer.shape.full_rank) for name, layer in layers.items()]
+    numbers = [found[each.layer.name] if each.speaks else [0.0] * each.layer.shape.full_rank for each in work]
     return dict(zip(layers, _summed(numbers, device), strict=True))
 
 
