@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,22 @@ def trained(options: str, kill: int) -> dict[str, Any]:
             train(config, resume=resume)
         return {}
     return train(config, resume=resume)
+
+
+def stopped(options: str, step: int) -> str:
+    """Train as a config in JSON says; process 1 is told to stop after a step, if that is not 0. Return what was raised."""
+    import signal
+
+    from runs import told_at
+
+    from lrpet.train.config import make_config
+    from lrpet.train.preemption import PreemptedError
+    from lrpet.train.run import train
+
+    config = make_config(json.loads(options))
+    with told_at(step if os.environ["RANK"] == "1" else 0, signal.SIGTERM):
+        try:
+            train(config, resume=config.folder.exists())
+        except PreemptedError as error:
+            return str(error)
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,3 +66,19 @@ def killed_at(step: int) -> Iterator[None]:
         patch.setattr(lrpet.Projector, "step", dying)
         with pytest.raises(Killed):
             yield
+
+
+@contextmanager
+def told_at(step: int, number: signal.Signals) -> Iterator[None]:
+    """Let a training be sent a signal inside the block, after this step."""
+    whole_step = lrpet.Projector.step
+
+    def signalling(self: lrpet.Projector) -> Any:
+        report = whole_step(self)
+        if self.steps == step:
+            signal.raise_signal(number)
+        return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lrpet.Projector, "step", signalling)
+        yield

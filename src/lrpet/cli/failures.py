@@ -53,6 +53,8 @@ def _is_raise_of_lrpet(frame: TracebackType) -> bool:
 
 def _judged(error: Exception) -> tuple[int, str]:
     """Return the exit status and the message of an error."""
+    if (status := getattr(error, "exit_status", None)) is not None:
+        return int(status), str(error)
     if isinstance(error, OSError):
         return BAD_INPUT, str(error)
     if isinstance(error, ValueError | ImportError) and on_purpose(error):

@@ -62,11 +62,16 @@ class Console:
             yield
 
     def epoch(
-        self, epoch: int, batches: _Batches, running: Running, projector: Projector
+        self, epoch: int, batches: _Batches, running: Running, projector: Projector, *, done: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, and show a bar; figures are read from the device twice a second at most."""
+        """Yield the batches of an epoch, and show a bar; figures are read from the device twice a second at most.
+
+        `done` is the number of batches that were left out, because a checkpoint has seen them.
+        """
         assert self._progress is not None
-        task = self._progress.add_task(f"epoch {epoch + 1}/{self._epochs}", total=len(batches), figures="")
+        task = self._progress.add_task(
+            f"epoch {epoch + 1}/{self._epochs}", total=len(batches), completed=done, figures=""
+        )
         begin = shown = time.perf_counter()
         projected = projector.seconds
         for batch in batches:

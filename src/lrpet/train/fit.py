@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +22,7 @@ from lrpet.train.data.augment import Augment
 from lrpet.train.folder import Progress, RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
+from lrpet.train.preemption import PreemptedError, Preemption
 from lrpet.train.processes import Processes
 from lrpet.train.ranks import descent, plan_in_training
 from lrpet.train.task import Task
@@ -53,13 +55,16 @@ class Trained:
 def fit(task: Task, folder: RunFolder, console: Console, *, hooks: Hooks | None = None) -> Trained:
     """Train the network of `task` to the end, projecting as its plan says; from the checkpoint, if the folder has one.
 
-    Raises ValueError if training diverges, or the config does not fit the machine.
+    Raises ValueError if training diverges, or the config does not fit the machine, and PreemptedError after SIGTERM or
+    SIGUSR1, with a checkpoint written.
     """
     try:
         training = _Training(task, folder, hooks or Hooks())
         progress = training.resume(folder)
         step = training.projector.steps
-        with tracking(training.accelerator, task.config, folder.path, step=step) as track:
+        preempted = Preemption(folder.processes, training.accelerator.device)
+        with preempted, tracking(training.accelerator, task.config, folder.path, step=step) as track:
+            training.preempted = preempted
             folder.begin(step, track=track)
             return training.run(progress, folder, console)
     finally:  # else no later training in this process could differ in device or precision
@@ -72,6 +77,7 @@ class _Training:
     def __init__(self, task: Task, folder: RunFolder, hooks: Hooks) -> None:
         config, processes = task.config, folder.processes
         self.processes = processes
+        self.preempted: Preemption
         self.task, self.config, self.hooks = task, config, hooks
         self.accelerator = _accelerator(config, folder.path, processes)
         device = self.accelerator.device
@@ -98,13 +104,15 @@ class _Training:
 
     def run(self, progress: Progress, folder: RunFolder, console: Console) -> Trained:
         """Train the epochs that are left, and project once more."""
-        for epoch in range(progress.epoch, self.config.epochs):
+        while progress.epoch < self.config.epochs:
             begin, cpu_begin = time.perf_counter(), time.process_time()
-            trained = self.epoch(epoch, folder, console)
+            trained = self.epoch(progress, folder, console)
             progress = progress.advanced(time.perf_counter() - begin, time.process_time() - cpu_begin)
             held_out = self.validated()
             folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate)
             console.epoch_done(progress, self.projector, trained, held_out)
+            if progress.epoch < self.config.epochs and self.preempted.due(0):
+                self.stop(progress, folder)
             if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.config.epochs:
                 folder.save_checkpoint(self.accelerator, self.projector, progress)
             if self.hooks.after_epoch is not None:
@@ -119,17 +127,24 @@ class _Training:
         """The learning rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
 
-    def epoch(self, epoch: int, folder: RunFolder, console: Console) -> Score:
-        """Train one epoch. Raises ValueError if its loss is not finite."""
-        self.batches.set_epoch(epoch)
+    def epoch(self, progress: Progress, folder: RunFolder, console: Console) -> Score:
+        """Train one epoch, or what is left of it.
+
+        Raises ValueError if its loss is not finite, and PreemptedError if the training was told to stop.
+        """
+        epoch, done = progress.epoch, progress.step
+        self.batches.set_epoch(epoch, done=done)
         self.model.train()
-        running = Running(self.accelerator.device)
-        for images, labels in console.epoch(epoch, self.batches, running, self.projector):
+        running = Running(self.accelerator.device, progress.totals if self.processes.main else (0.0, 0.0, 0.0))
+        batches = console.epoch(epoch, self.batches, running, self.projector, done=done)
+        for step, (images, labels) in enumerate(batches, start=done + 1):
             rate = self.rate
             loss, logits = self.step(images, labels)
             running.add(loss, logits, labels)
             if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
+            if step < len(self.batches) and self.preempted.due(step):
+                self.stop(replace(progress, step=step, totals=running.totals(self.processes.total)), folder)
         trained = running.score(self.processes.total)
         if not math.isfinite(trained.loss):
             raise ValueError(
@@ -137,6 +152,14 @@ class _Training:
                 f"Lower lr, now {self.config.lr:g}, or limit gradients with clip_grad."
             )
         return trained
+
+    def stop(self, progress: Progress, folder: RunFolder) -> NoReturn:
+        """Write a checkpoint, and raise PreemptedError."""
+        folder.save_checkpoint(self.accelerator, self.projector, progress)
+        raise PreemptedError(
+            f"told to stop ({self.preempted.told or 'another process was'}) after {progress.epoch} epochs and {progress.step} "
+            f"steps: a checkpoint is written. Go on with: lrpet train --resume --output {folder.path}"
+        )
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take one optimizer step, and return its loss and logits."""

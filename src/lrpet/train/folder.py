@@ -38,6 +38,10 @@ class Progress:
 
     epoch: int = 0
     """Epochs done."""
+    step: int = 0
+    """Steps done of the next one."""
+    totals: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """What these steps add to the epoch's score."""
     seconds: float = 0.0
     """Wall time that training them took."""
     cpu_seconds: float = 0.0
@@ -45,7 +49,7 @@ class Progress:
 
     def advanced(self, seconds: float, cpu_seconds: float) -> Progress:
         """Return the progress after one more epoch."""
-        return Progress(self.epoch + 1, self.seconds + seconds, self.cpu_seconds + cpu_seconds)
+        return Progress(self.epoch + 1, seconds=self.seconds + seconds, cpu_seconds=self.cpu_seconds + cpu_seconds)
 
 
 class RunFolder:
@@ -120,7 +124,7 @@ class RunFolder:
             state = json.loads((latest / "run.json").read_text(encoding="utf-8"))
             projector.load_state_dict({**state["projector"], **_warm_starts(latest)})
             accelerator.load_state(str(latest))
-            return Progress(**state["progress"])
+            return Progress(**{**state["progress"], "totals": tuple(state["progress"].get("totals", (0.0,) * 3))})
         except UNREADABLE as error:
             raise ValueError(f"{latest} is damaged, or the checkpoint of another network: {error}") from error
 

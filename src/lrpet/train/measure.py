@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ class Score(NamedTuple):
 class Running:
     """A score that grows batch by batch, kept on the device: adding to it never waits for the device."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._totals = torch.zeros(3, device=device)
+    def __init__(self, device: torch.device, totals: Sequence[float] = (0.0, 0.0, 0.0)) -> None:
+        self._totals = torch.tensor(totals, device=device)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: `loss` is its mean, `logits` has shape (batch, classes), `labels` (batch,)."""
@@ -33,9 +33,13 @@ class Running:
             [loss.detach() * len(labels), right.float(), torch.full_like(loss.detach(), len(labels))]
         )
 
+    def totals(self, total: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
+        """Return loss and right answers, added up over images, and the number of images, of all processes."""
+        return tuple(total(self._totals.clone()).tolist())
+
     def score(self, total: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Score:
         """Return the score so far, or with a `total` that of all processes; zeros before the first batch."""
-        loss, right, count = total(self._totals.clone()).tolist()
+        loss, right, count = self.totals(total)
         return Score(loss=loss / max(count, 1), accuracy=right / max(count, 1))
 
 

@@ -118,7 +118,7 @@ class Optimisation:
         "passes over the training set; a resumed run may have more, and fractions are then fractions of the new total",
         ge=1,
     )
-    batch_size: int = option(128, "images in a step", ge=1)
+    batch_size: int = option(128, "images in a step, in all processes together", ge=1)
     optimizer: Literal["sgd", "adamw"] = option("sgd", "optimizer: SGD with momentum, or AdamW")
     lr: float = option(0.1, "learning rate; with one-cycle, its peak", gt=0)
     momentum: float = option(0.9, "momentum of SGD", ge=0, lt=1)

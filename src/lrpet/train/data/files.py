@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -32,23 +33,23 @@ class FileBatches:
                 "are cropped at a random place and scale"
             )
         self.files = _Files(images, _transform(images, dataset, options, train=train), options.seed if train else None)
-        self.options, self.device, self.train = options, device, train
+        self.options, self.device, self.train, self.done = options, device, train, 0
         self.format = torch.channels_last if options.channels_last else torch.contiguous_format
 
     def __len__(self) -> int:
         whole = len(self.files) / self.options.batch_size
         return math.floor(whole) if self.train else math.ceil(whole)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentation the next iteration has."""
-        self.files.epoch = epoch
+    def set_epoch(self, epoch: int, *, done: int = 0) -> None:
+        """Choose the epoch whose order and augmentation the next iteration has, and how many batches it leaves out."""
+        self.files.epoch, self.done = epoch, done
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
         sampler = RandomSampler(self.files, generator=order) if self.train else SequentialSampler(self.files)
         loader = DataLoader(
             self.files,
-            batch_sampler=_Shared(sampler, self.options, train=self.train),
+            batch_sampler=_Shared(sampler, self.options, train=self.train, done=self.done),
             generator=order,
             num_workers=self.options.num_workers,
             pin_memory=self.device.type == "cuda",
@@ -59,14 +60,14 @@ class FileBatches:
 
 
 class _Shared(Sampler[list[int]]):
-    """Batches of numbers of images, of each of which this process gets its part."""
+    """Batches of numbers of images, of each of which this process gets its part; the first that are `done` are left out."""
 
-    def __init__(self, order: Sampler[int], options: BatchOptions, *, train: bool) -> None:
+    def __init__(self, order: Sampler[int], options: BatchOptions, *, train: bool, done: int) -> None:
         self.batches = BatchSampler(order, options.batch_size, drop_last=train)
-        self.options, self.train = options, train
+        self.options, self.train, self.done = options, train, done
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.batches:
+        for batch in islice(self.batches, self.done, None):
             if own := batch[self.options.own(slice(0, len(batch)), train=self.train)]:
                 yield own
 

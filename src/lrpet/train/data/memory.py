@@ -26,7 +26,7 @@ class MemoryBatches:
         self.pixels = F.pad(images.pixels.to(device), (self.padding,) * 4)
         self.labels = images.labels.to(device)
         self.side = images.pixels.shape[-2:]
-        self.options, self.train, self.epoch = options, train, 0
+        self.options, self.train, self.epoch, self.done = options, train, 0, 0
         self.mean = 255 * torch.tensor(dataset.mean, device=device).view(-1, 1, 1)
         self.scale = 1 / (255 * torch.tensor(dataset.std, device=device).view(-1, 1, 1))
         self.format = torch.channels_last if options.channels_last else torch.contiguous_format
@@ -35,9 +35,9 @@ class MemoryBatches:
         whole = len(self.labels) / self.options.batch_size
         return math.floor(whole) if self.train else math.ceil(whole)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentation the next iteration has."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, *, done: int = 0) -> None:
+        """Choose the epoch whose order and augmentation the next iteration has, and how many batches it leaves out."""
+        self.epoch, self.done = epoch, done
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self._shuffled() if self.train else self._in_order()
@@ -58,7 +58,7 @@ class MemoryBatches:
         order = order[: math.ceil(count / repeats)].repeat_interleave(repeats)[:count]
         offsets = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator).to(device)
         flipped = (torch.rand(count, generator=generator) < 0.5).to(device)
-        for begin in range(0, len(self) * size, size):
+        for begin in range(self.done * size, len(self) * size, size):
             part = self.options.own(slice(begin, begin + size), train=True)
             images = self._cut(self.pixels[order[part]], offsets[:, part], flipped[part])
             yield self._normalised(images), self.labels[order[part]]

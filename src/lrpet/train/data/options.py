@@ -63,8 +63,8 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentation the next iteration has."""
+    def set_epoch(self, epoch: int, *, done: int = 0) -> None:
+        """Choose the epoch whose order and augmentation the next iteration has, and how many batches it leaves out."""
         ...
 
 
