@@ -121,9 +121,9 @@ def transfer(
         one = torch.ones_like(energy)
         gain = transfer_gain(energy, kept, tail_scale=tail_scale) if energy_transfer else one  # (E3)
         dead = subspace.largest < DEAD_BELOW
-        gain = torch.where(dead, one, gain)
+        gain = torch.where(dead, tail_scale, gain)  # L·R is (g − ρ)·P, so that it is 0
         own, left, right = subspace.transferred(coordinates, kept=gain, pruned=tail_scale)  # (E2), (E4)
-    own, left = torch.where(dead, one, own), torch.where(dead[:, None, None], 0.0, left)
+    own = torch.where(dead, one, own)
     after = torch.where(dead, energy, gain.square() * kept + tail_scale**2 * (energy - kept))
     return Transfer(own, left, right), Energies(energy, kept, after, dead)
 
