@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage_report, speed_report
+from benchmarks import coverage_report, sharding_report, speed_report
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +62,12 @@ def test_speed_tables() -> None:
         assert "\n".join(speed_report.short_table(by_macs)) in README
     by_time = speed_report.read(ROOT / "benchmarks" / "results", "avx512")[1]
     assert "\n".join(speed_report.timed_table(by_time)) in README
+
+
+def test_scaling() -> None:
+    text, measured = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8"), result("sharding-cpu.json")
+    assert "\n".join(sharding_report.measured_table(measured["measured"])) in text
+    assert "\n".join(sharding_report.computed_table(measured["computed"])) in text
 
 
 def test_exports() -> None:
