@@ -53,7 +53,7 @@ class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
         return None if batch is None else {self.name: batch.numpy()}
 
 
-def in_onnxruntime(network: nn.Module, images: Tensor, folder: Path) -> dict[str, tuple[Network, int]]:
+def in_onnxruntime(network: nn.Module, images: Tensor, folder: Path) -> dict[str, tuple[Network, int | None]]:
     """Return {"float32" and "int8": (the network in ONNX Runtime, bytes of its file)}."""
     plain, prepared, quantised = (folder / f"{name}.onnx" for name in ("float32", "prepared", "int8"))
     lrpet.export(network, plain, images[:2], overwrite=True)
@@ -81,8 +81,8 @@ def session(file: Path) -> Network:
     return lambda images: torch.from_numpy(opened.run(None, {name: images.numpy()})[0])
 
 
-def in_inductor(network: nn.Module, images: Tensor) -> dict[str, tuple[Network, int]]:
-    """Return {"float32" and "int8": (the compiled network, bytes of its weights)}."""
+def in_inductor(network: nn.Module, images: Tensor) -> dict[str, tuple[Network, int | None]]:
+    """Return {"float32" and "int8": (the compiled network, bytes of its file, if there is one)}."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -96,10 +96,10 @@ def in_inductor(network: nn.Module, images: Tensor) -> dict[str, tuple[Network, 
         prepared(part)
     quantised = convert_pt2e(prepared)
     torch.compiler.reset()
-    weights = sum(tensor.nbytes for tensor in quantised.state_dict().values())
+    # It keeps float32 weights and quantises them as it compiles, so that it has no file of int8 to weigh.
     return {
         "float32": (torch.compile(network), saved_bytes(network)),
-        "int8": (torch.compile(quantised), weights),
+        "int8": (torch.compile(quantised), None),
     }
 
 
@@ -119,7 +119,7 @@ def measure(networks: dict[str, nn.Module], train: Tensor, test: Batches, *, sec
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for runtime in ("onnxruntime", "inductor"):
-            forms: dict[tuple[str, str], tuple[Network, int]] = {}
+            forms: dict[tuple[str, str], tuple[Network, int | None]] = {}
             for name, network in networks.items():
                 own = Path(folder) / name
                 own.mkdir(exist_ok=True)

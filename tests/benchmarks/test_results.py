@@ -70,6 +70,21 @@ def test_scaling() -> None:
     assert "\n".join(sharding_report.computed_table(measured["computed"])) in text
 
 
+def test_quantised() -> None:
+    rows = {
+        (row["network"], row["numbers"]): row
+        for row in result("quantised-resnet20.json")["rows"]
+        if row["runtime"] == "onnxruntime"
+    }
+    for network in ("low-rank", "dense"):
+        plain, quantised = rows[network, "float32"], rows[network, "int8"]
+        accuracies = (100 * each["test_accuracy"] for each in (plain, quantised))
+        assert "{:.2f} → {:.2f} %".format(*accuracies) in README
+        slower = quantised["milliseconds_of_64"] / plain["milliseconds_of_64"]
+        assert f"{slower:.2f} times" in README
+        assert f"{quantised['bytes'] / 1e6:.2f} MB" in README
+
+
 def test_exports() -> None:
     rows = result("exports.json")["rows"]
     assert len({(row["network"], row["format"]) for row in rows}) == 5 * 4 == len(rows)
