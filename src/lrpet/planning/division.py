@@ -25,7 +25,7 @@ from lrpet.planning.spending import Spending
 from lrpet.planning.times import predicted
 
 Numbers = dict[str, list[float]]
-"""Of each candidate, a number for rank or singular value 1, 2, …"""
+"""{candidate: a number for its rank or singular value 1, 2, …}."""
 
 
 def kept_energies(layers: Mapping[str, MatrixLayer]) -> Numbers:
