@@ -70,6 +70,20 @@ def test_scaling() -> None:
     assert "\n".join(sharding_report.computed_table(measured["computed"])) in text
 
 
+def test_demo_seeds() -> None:
+    found = {
+        name: f"{each['mean']:.1f} ± {each['deviation']:.1f}"
+        for name, each in result("demo-seeds.json")["test_accuracy"].items()
+    }
+    dense, *others = found.values()
+    assert f"dense {dense} %, LRPET " in README
+    assert len(others) == 4
+    assert all(f" {each}" in README for each in others)
+    runs = result("demo-seeds.json")["runs"].values()
+    ahead = [run["LRPET"]["accuracy"] - run["SVD half-way, retrained"]["accuracy"] for run in runs]
+    assert f"by {100 * min(ahead):.2f}\nto {100 * max(ahead):.1f} points" in README
+
+
 def test_quantised() -> None:
     rows = {
         (row["network"], row["numbers"]): row
