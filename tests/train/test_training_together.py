@@ -16,6 +16,9 @@ from runs import lines, quick, run, weights
 from lrpet.train.data.batches import batches
 from lrpet.train.data.options import BatchOptions
 from lrpet.train.data.sets import load
+from lrpet.train.folder import RunFolder
+from lrpet.train.processes import Processes
+from lrpet.train.task import Task
 
 CPU = torch.device("cpu")
 
@@ -52,6 +55,13 @@ def test_the_batches_of_all_are_those_of_one(tmp_path: Path, kind: str, train: b
             assert all(torch.equal(part[0], images[rank::processes]) for rank, part in enumerate(parts))
         seen += len(labels)
     assert seen >= len(alone) * 12 - 12
+
+
+@pytest.mark.parametrize(("device", "on_cpu"), [("auto", False), ("cuda", False), ("cpu", True)])
+def test_a_process_alone_takes_the_device_that_is_asked_for(tmp_path: Path, device: str, on_cpu: bool) -> None:
+    config = quick(tmp_path / "run", device=device)
+    assert RunFolder(config, Task.of(config).plan).processes == Processes.joined(device)
+    assert Processes.joined(device).on_cpu == on_cpu
 
 
 def test_batches_that_cannot_be_divided_are_refused() -> None:

@@ -46,7 +46,7 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     return factorized(model, plan)
 
 
-def factorized(model: nn.Module, plan: Plan, *, together: bool = False, stacklevel: int = 3) -> nn.Module:
+def factorized(model: nn.Module, plan: Plan, *, together: bool = False) -> nn.Module:
     """Return what `factorize` does. With `together`, processes that hold replicas divide the work, too, and all must call."""
     if not isinstance(plan, Plan):
         raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")
@@ -65,16 +65,14 @@ def factorized(model: nn.Module, plan: Plan, *, together: bool = False, stacklev
         elif split.cut >= CUT:
             cut[name] = split.cut
     if dead:
-        warnings.warn(
-            f"dead layers (largest singular value below 1e-4), kept: {', '.join(dead)}", stacklevel=stacklevel
-        )
+        warnings.warn(f"dead layers (largest singular value below 1e-4), kept: {', '.join(dead)}", stacklevel=3)
     if cut:
         worst = max(cut, key=cut.__getitem__)
         warnings.warn(
             f"factorize cuts energy off the weights of {len(cut)} layer{'s' * (len(cut) > 1)}, most off {worst or '(root)'} "
             f"({cut[worst]:.1%}): they are not of the planned rank. Project first "
             "(projector.finish() does both), or call lrpet.compress",
-            stacklevel=stacklevel,
+            stacklevel=3,
         )
     compact = assembled(model, plan, new)
     compact.lrpet_source = _source(model)  # type: ignore[assignment]

@@ -32,6 +32,9 @@ class Projector:
 
     Weights are changed in place, without gradients, so that optimizers, compiled graphs and data-parallel wrappers go on.
 
+    Where torch.distributed has a process group, plain weights are taken for replicas, and DTensors for shards of one network.
+    The processes divide the layers among them (docs/scaling.md), and all have to call `step`, `project` and `finish` alike.
+
     Args:
         model: The full-size network being trained. Wrappers of torch.compile and data parallelism are seen through.
         plan: From `lrpet.plan`. If it asks for ranks by trained weights, its budget is divided again at the first projection;
@@ -162,6 +165,9 @@ class Projector:
 
     def finish(self) -> nn.Module:
         """Project once more, and return the compact network: `lrpet.factorize(model, projector.plan)`.
+
+        All processes of a training have to call. The compact network of sharded weights is on the CPU of process 0, and on
+        the meta device in the others.
 
         Warns if the weights held 1 % of their energy outside the planned ranks or more. They are then not those that the last
         projections left, such as a checkpoint from before the first projection that was restored as the best one.

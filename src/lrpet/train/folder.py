@@ -57,7 +57,7 @@ class RunFolder:
 
     def __init__(self, config: Config, plan: Plan, processes: Processes | None = None) -> None:
         self.path = config.folder
-        self.processes = processes or Processes(on_cpu=True)
+        self.processes = processes or Processes(on_cpu=config.device == "cpu")
         """Those that train; the first of them writes."""
         self.compact = self.path / "compact"
         self.plan = plan

@@ -27,9 +27,10 @@ class Processes:
     @classmethod
     def joined(cls, device: str) -> Processes:
         """Join the others, if there are any; `device` is "auto", "cpu" or "cuda"."""
-        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        on_cpu = device == "cpu" or (launched and not torch.cuda.is_available())
-        outer = is_together()
+        launched, outer = int(os.environ.get("WORLD_SIZE", "1")) > 1, is_together()
+        if not launched and not outer:
+            return cls(device == "cpu")
+        on_cpu = device == "cpu" or not torch.cuda.is_available()
         state = PartialState(cpu=on_cpu)
         return cls(on_cpu, state.process_index, state.num_processes, outer)
 
