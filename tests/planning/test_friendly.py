@@ -28,8 +28,8 @@ def square(size: int) -> MatrixCost:
     ("size", "share", "multiple"),
     [
         (512, 0.5, 16),
-        (128, 0.5, 16),
-        (127, 0.5, 8),
+        (64, 0.5, 16),
+        (63, 0.5, 8),
         (16, 1.0, 8),
         (15, 1.0, 1),
         (16, 0.5, 4),
@@ -48,7 +48,7 @@ def test_wide_networks_get_multiples_that_spend_the_budget(macs: float, allocate
     model = create("vgg16_bn")
     plan = lrpet.plan(model, IMAGE, macs=macs, allocate=allocate)
     assert 0.99 * macs * plan.macs_dense <= plan.macs <= macs * plan.macs_dense
-    odd = [layer for layer in plan.layers if layer.rank and layer.rank % (16 if layer.shape.full_rank >= 128 else 8)]
+    odd = [layer for layer in plan.layers if layer.rank and layer.rank % (16 if layer.shape.full_rank >= 64 else 8)]
     assert len(odd) <= 2
 
 

@@ -18,7 +18,7 @@ from lrpet.planning.knapsack import ROUNDING
 from lrpet.planning.spending import Spending
 
 #: (full rank, multiple): layers from this full rank on get this multiple.
-MULTIPLES = ((128, 16), (16, 8))
+MULTIPLES = ((64, 16), (16, 8))
 #: A layer's lowest rank may cost this many times the layer's share of the budget; else the multiple is halved.
 COARSEST = 1.5
 #: A budget counts as met if this fraction of it, or less, is left.
