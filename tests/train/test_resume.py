@@ -22,6 +22,7 @@ from lrpet.train.task import Task
         {"every": "epoch"},
         {"every": 7, "start": 0},
         {"every": 3, "start": 0, "descent": 0.8, "allocate": "energy"},
+        {"every": 5, "optimizer": "adamw", "lr": 1e-3, "mixup": 0.2, "random_erasing": 0.3, "channels_last": True},
     ],
 )
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, projecting: dict[str, Any]) -> None:
@@ -86,14 +87,6 @@ def test_checkpoint_of_another_model_is_refused(finished: Path, tmp_path: Path) 
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     shutil.copytree(tmp_path / "dense" / "checkpoints", tmp_path / "run" / "checkpoints")
     with pytest.raises(ValueError, match="another network"):
-        run(quick(tmp_path / "run"), resume=True)
-
-
-def test_damaged_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    (model,) = (tmp_path / "run" / "checkpoints").rglob("model.safetensors")
-    model.write_bytes(model.read_bytes()[:100])
-    with pytest.raises(ValueError, match="damaged"):
         run(quick(tmp_path / "run"), resume=True)
 
 

@@ -16,15 +16,17 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
 
 import lrpet
+from lrpet.train.checkpoints import Progress
 from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
-from lrpet.train.folder import Progress, RunFolder
+from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
 from lrpet.train.preemption import PreemptedError, Preemption
 from lrpet.train.processes import Processes
 from lrpet.train.ranks import descent, plan_in_training
+from lrpet.train.state import TrainingState
 from lrpet.train.task import Task
 from lrpet.train.trackers import FOLDER, check_trackers, tracking
 
@@ -89,13 +91,14 @@ class _Training:
         self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
+        self.state = TrainingState(task.network, self.plain_optimizer, self.accelerator.scaler)
         self.projector = _projector(task, self.accelerator, processes, len(self.batches))
         self.augment = Augment(config, len(task.dataset.classes), batch_size=config.batch_size // processes.count)
         set_seed(config.seed + processes.rank)
 
     def resume(self, folder: RunFolder) -> Progress:
         """Go on from the folder's checkpoint, if it has one, with the learning rates of this many epochs."""
-        progress = folder.load_checkpoint(self.accelerator, self.projector)
+        progress = folder.load_checkpoint(self.state, self.projector)
         if self.projector.steps:
             self.schedule = make_schedule(
                 self.config, self.plain_optimizer, len(self.batches), after=self.projector.steps
@@ -114,7 +117,7 @@ class _Training:
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)
             if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.config.epochs:
-                folder.save_checkpoint(self.accelerator, self.projector, progress)
+                folder.save_checkpoint(self.state, self.projector, progress)
             if self.hooks.after_epoch is not None:
                 self.hooks.after_epoch(progress.epoch, held_out)
         self.projector.project()
@@ -155,7 +158,7 @@ class _Training:
 
     def stop(self, progress: Progress, folder: RunFolder) -> NoReturn:
         """Write a checkpoint, and raise PreemptedError."""
-        folder.save_checkpoint(self.accelerator, self.projector, progress)
+        folder.save_checkpoint(self.state, self.projector, progress)
         raise PreemptedError(
             f"told to stop ({self.preempted.told or 'another process was'}) after {progress.epoch} epochs and {progress.step} "
             f"steps: a checkpoint is written. Go on with: lrpet train --resume --output {folder.path}"
