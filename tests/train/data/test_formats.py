@@ -16,12 +16,19 @@ import pytest
 import torch
 import torchvision
 
+from lrpet.train.data import formats
 from lrpet.train.data.dataset import Dataset, MemoryImages
-from lrpet.train.data.formats import read_idx
+from lrpet.train.data.formats import read_cifar_pickle, read_idx
 from lrpet.train.data.sets import load
 
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 PER_FILE = 20
+
+
+@pytest.fixture(autouse=True)
+def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files of twenty images pass for whole ones."""
+    monkeypatch.setattr(formats, "PER_FILE", PER_FILE)
 
 
 def cifar_arrays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -154,6 +161,44 @@ def test_a_pickle_cannot_run_code(tmp_path: Path, function: Callable[..., Any], 
     assert not (tmp_path / "touched").exists()
     pickle.loads(evil)  # the trap itself works
     assert (tmp_path / "touched").exists()
+
+
+def test_files_with_fewer_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was cut between two images holds nothing that is wrong in itself."""
+    write_binary(tmp_path / "cifar-10-batches-bin")
+    path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
+    path.write_bytes(path.read_bytes()[:-3073])
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin holds 19 images, not 20"):
+        load("cifar10", tmp_path)
+    monkeypatch.setattr(formats, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="more than any file of its set"):
+        load("cifar10", tmp_path)
+
+
+HEADER = b"\x80\x02"
+NDARRAY, U1 = b"cnumpy\nndarray\n", b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # numpy.ndarray called with a shape beyond memory, and with a buffer that is none
+        HEADER + b"}U\x04data" + NDARRAY + b"(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ftRs.",
+        HEADER + b"}U\x04data" + NDARRAY + b"(K\x02K\x03tRs.",
+        # a dtype of objects, whose bytes would be taken for pointers
+        pickle.dumps({b"data": np.array([None, 1], dtype=object), b"labels": [0, 1]}, protocol=2),
+        pickle.dumps({b"data": np.zeros((2, 3072), "V1"), b"labels": [0, 1]}, protocol=2),
+        # a number for a value that makes room for four thousand million of them
+        HEADER + b"]r\xff\xff\xff\xff.",
+        HEADER + b"}U\x04data" + U1 + b"s.",
+    ],
+    ids=["shape beyond memory", "array called", "objects", "void", "memo", "dtype for data"],
+)
+def test_forged_pickles_make_nothing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="no batch of CIFAR-10"):
+        read_cifar_pickle(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

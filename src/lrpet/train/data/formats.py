@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
-import pickle
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lrpet.train.data.pickled import read_pickled
 
 Arrays = tuple[Tensor, Tensor]
 """Images (N, C, H, W) as uint8 and labels (N,) as int64."""
 
 RECORD = 1 + 3 * 32 * 32
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
-SAFE = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+#: Images in each file of CIFAR-10, 32×32 in three colours.
+PER_FILE = 10_000
+#: Files beyond this size are no batch of CIFAR-10, and are not read.
+LARGEST = 64 * 2**20
 
 
 def find_cifar10(folder: Path) -> tuple[Arrays, Arrays] | None:
@@ -52,37 +48,24 @@ def read_cifar_binary(path: Path) -> Arrays:
             f"{path} has {len(data):,} bytes, which is not a whole number of records of {RECORD} bytes: fetch it again"
         )
     records = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(-1, RECORD)
-    return _checked(path, records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long())
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numpy arrays and plain containers, and refuses to call anything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in SAFE:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+    return _counted(path, records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long())
 
 
 def read_cifar_pickle(path: Path) -> Arrays:
-    """Read a pickled dictionary with data (N, 3072) and labels. Nothing but arrays is unpickled."""
+    """Read a pickled dictionary with data (N, 3072) and labels. Nothing that the pickle names is made or called."""
     try:
-        values = _ArraysOnly(io.BytesIO(_bytes(path)), encoding="bytes").load()
-        images, labels = np.asarray(values[b"data"]), np.asarray(values[b"labels"])
+        values = read_pickled(_bytes(path))
+        images = values[b"data"].read()
+        labels = np.asarray([int(label) for label in values[b"labels"] if type(label) is int])
+        whole = len(labels) == len(values[b"labels"])
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{path} is no batch of CIFAR-10 in the python layout: {error}. Fetch it again.") from None
-    if (
-        images.dtype != np.uint8
-        or images.ndim != 2
-        or images.shape[1] != RECORD - 1
-        or labels.shape != images.shape[:1]
-        or labels.dtype.kind not in "iu"
-    ):
+    if images.ndim != 2 or images.shape[1] != RECORD - 1 or labels.shape != images.shape[:1] or not whole:
         raise ValueError(
-            f"{path} holds images {images.shape} {images.dtype} and labels {labels.shape} {labels.dtype}, "
-            f"not (N, {RECORD - 1}) uint8 and (N,) integers: fetch it again"
+            f"{path} holds images of shape {images.shape} and {len(labels)} whole labels, "
+            f"not (N, {RECORD - 1}) and N: fetch it again"
         )
-    return _checked(
+    return _counted(
         path, torch.from_numpy(images.copy()).view(-1, 3, 32, 32), torch.from_numpy(labels.astype(np.int64))
     )
 
@@ -135,7 +118,15 @@ def read_idx(path: Path) -> Tensor:
 def _bytes(path: Path) -> bytes:
     if not path.is_file():
         raise ValueError(f"{path} is missing beside the other files of its set")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size:,} bytes, more than any file of its set: fetch it again")
     return path.read_bytes()
+
+
+def _counted(path: Path, images: Tensor, labels: Tensor) -> Arrays:
+    if len(labels) != PER_FILE:
+        raise ValueError(f"{path} holds {len(labels):,} images, not {PER_FILE:,}: it is not whole, fetch it again")
+    return _checked(path, images, labels)
 
 
 def _checked(path: Path, images: Tensor, labels: Tensor) -> Arrays:
