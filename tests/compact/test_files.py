@@ -205,10 +205,11 @@ def test_overwrite_spares_what_is_no_compact_model(tmp_path: Path) -> None:
 
 def test_overwrite(tmp_path: Path) -> None:
     folder = lrpet.save(compact_tied(), tmp_path / "compact")
-    (folder / "left over").write_text("old")
+    (folder / "notes").write_text("mine")
     compact = compact_resnet()
     lrpet.save(compact, folder, overwrite=True)
-    assert sorted(contents(folder)) == ["README.md", "lrpet.json", "model.safetensors"]
+    assert sorted(contents(folder)) == ["README.md", "lrpet.json", "model.safetensors", "notes"]
+    (folder / "notes").unlink()
     assert_same(lrpet.load(folder), compact)
     assert list(tmp_path.iterdir()) == [folder]
     lrpet.save(compact, tmp_path / "new", overwrite=True)
@@ -339,14 +340,54 @@ def test_truncated_weights(tmp_path: Path, length: int) -> None:
     folder = lrpet.save(compact_tied(), tmp_path / "compact")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged: it is not what lrpet.json says was written"):
+        lrpet.load(folder, Tied())
+    without_digest(folder)
     with pytest.raises(ValueError, match=r"model.safetensors does not fit this Tied: the file is damaged"):
         lrpet.load(folder, Tied())
+
+
+def without_digest(folder: Path) -> None:
+    """Leave the folder as lrpet 0.1 wrote it."""
+    manifest = json.loads((folder / "lrpet.json").read_text())
+    del manifest["sha256"]
+    (folder / "lrpet.json").write_text(json.dumps(manifest))
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    folder = lrpet.save(compact_tied(), tmp_path / "compact")
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is damaged"):
+        lrpet.load(folder, Tied())
+    without_digest(folder)
+    lrpet.load(folder, Tied())  # nothing else could tell
+
+
+def test_a_forged_manifest_makes_no_large_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand million parameters would be asked for, and files opened that it names."""
+    network = create("timm:resnet18")
+    folder = lrpet.save(
+        lrpet.factorize(network, lrpet.plan(network, EXAMPLE, ranks={"layer1.0.conv1": 4})), tmp_path / "c"
+    )
+    path = folder / "lrpet.json"
+    text = path.read_text(encoding="utf-8")
+    source = json.loads(text)["model"]
+    path.write_text(changed(text, model={**source, "num_classes": 20_000_000}))
+    with pytest.raises(ValueError, match="does not fit this ResNet"):
+        lrpet.load(folder)
+    path.write_text(changed(text, model={**source, "arguments": {"checkpoint_path": "/etc/passwd"}}))
+    with pytest.raises(ValueError, match="must not name files or weights to load; got checkpoint_path"):
+        lrpet.load(folder)
 
 
 def test_weights_with_a_tensor_missing_or_too_many(tmp_path: Path) -> None:
     folder = lrpet.save(compact_tied(), tmp_path / "compact")
     path = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
+    without_digest(folder)
     for wrong in (
         {name: t for name, t in tensors.items() if name != "hidden.1.bias"},
         {**tensors, "more": torch.ones(2)},

@@ -12,7 +12,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lrpet.compact.card import folder_card
 from lrpet.compact.structure import skeleton
-from lrpet.compact.weights import load_weights, match_dtypes
+from lrpet.compact.weights import check_header, digest, load_weights, match_dtypes
 from lrpet.compact.write import written_folder
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
@@ -43,8 +44,8 @@ def save(
 ) -> Path:
     """Write the compact `model`, as `lrpet.factorize` made it, to `folder`, and return the folder's path.
 
-    The folder appears whole or not at all. `metadata` is anything JSON can hold that belongs with the weights, such as
-    class names or the mean and deviation of the inputs; `lrpet.read_metadata` gives it back.
+    The folder appears whole or not at all; other files that were in it stay. `metadata` is anything JSON can hold that
+    belongs with the weights, such as class names or the mean and deviation of the inputs; `lrpet.read_metadata` gives it back.
 
     Raises:
         ValueError: `model` is not a compact model, or is what `lrpet.optimize` made of one, or holds tensors that have no plain
@@ -94,7 +95,7 @@ def _check_plain(model: nn.Module) -> None:
 
 def _write(model: nn.Module, plan: Plan, folder: Path, *, overwrite: bool, metadata: Mapping[str, Any] | None) -> None:
     source: Any = getattr(model, "lrpet_source", None)
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "lrpet": _version(),
         "torch": torch.__version__,
@@ -103,8 +104,9 @@ def _write(model: nn.Module, plan: Plan, folder: Path, *, overwrite: bool, metad
         "plan": plan.to_dict(),
         "metadata": dict(metadata or {}),
     }
-    with written_folder(folder, overwrite=overwrite) as temporary:
+    with written_folder(folder, overwrite=overwrite, keep_others=True) as temporary:
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+        manifest["sha256"] = {WEIGHTS: digest(temporary / WEIGHTS)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         text = folder_card(model, plan, None if source is None else source.name)
         (temporary / CARD).write_text(text, encoding="utf-8")
@@ -130,25 +132,46 @@ def load(
         folder /= "compact"
     manifest = read_manifest(folder)
     plan = Plan.from_dict(manifest["plan"])
+    _check_digest(folder / WEIGHTS, manifest.get("sha256") or {})  # lrpet 0.1 wrote none
     if model is None:
         if manifest["model"] is None:
             raise ValueError(
                 f"{folder} holds a {manifest['class']}, which lrpet cannot make by name: "
                 "make the full-size network yourself and pass it as `model`"
             )
-        from lrpet.models import Source
-
-        model = Source.from_dict(manifest["model"]).build()
+        model = _made(manifest["model"], plan, folder / WEIGHTS)
     compact = skeleton(model, plan)
-    try:
+    with _fitting(folder / WEIGHTS, type(model).__name__):
         match_dtypes(compact, folder / WEIGHTS)
         load_weights(compact, folder / WEIGHTS)
+    return compact.to(device).eval()
+
+
+def _made(source: Any, plan: Plan, weights: Path) -> nn.Module:
+    """Make the full-size network that a manifest names, once its weights without memory have shown that the file fits."""
+    from lrpet.models import Source
+
+    named = Source.from_dict(source)
+    try:
+        with torch.device("meta"):
+            probe = named.build()
+    except (NotImplementedError, RuntimeError):  # it looks at values while it is made
+        return named.build()
+    with _fitting(weights, type(probe).__name__):
+        check_header(skeleton(probe, plan), weights)
+    return named.build()
+
+
+@contextmanager
+def _fitting(weights: Path, network: str) -> Iterator[None]:
+    """Raise ValueError where a file of weights and a network do not fit."""
+    try:
+        yield
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{folder / WEIGHTS} does not fit this {type(model).__name__}: the file is damaged, or `model` is not the "
-            f"network it was saved from. {error}"
+            f"{weights} does not fit this {network}: the file is damaged, or `model` is not the network it was saved "
+            f"from. {error}"
         ) from None
-    return compact.to(device).eval()
 
 
 def read_metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -175,6 +198,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if missing := {"class", "model", "plan"} - manifest.keys():
         raise ValueError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
     return manifest
+
+
+def _check_digest(weights: Path, digests: Any) -> None:
+    if not isinstance(digests, dict) or digests.get(WEIGHTS, found := digest(weights)) != found:
+        raise ValueError(f"{weights} is damaged: it is not what {MANIFEST} says was written. Fetch it again")
 
 
 def _version() -> str:

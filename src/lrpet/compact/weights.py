@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import hashlib
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import torch
@@ -11,6 +12,30 @@ from safetensors.torch import load_file
 from torch import nn
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_header(model: nn.Module, weights: Path) -> None:
+    """Compare the names and shapes of a model, which may be on the meta device, with those in the file.
+
+    Raises RuntimeError if they differ. Tensors that are shared need one of their names in the file.
+    """
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, tensor in tensors:
+        names[id(tensor)].append(name)
+    aliases, own = {name: names[id(tensor)] for name, tensor in tensors}, model.state_dict()
+    with safe_open(weights, framework="pt") as file:
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    missing = [name for name in own if stored.keys().isdisjoint(aliases.get(name, [name]))]
+    wrong = [name for name, shape in stored.items() if name in own and tuple(own[name].shape) != shape]
+    if missing or wrong:
+        raise RuntimeError(f"missing: {', '.join(missing) or 'none'}; of another shape: {', '.join(wrong) or 'none'}")
 
 
 def load_weights(model: nn.Module, weights: Path) -> None:

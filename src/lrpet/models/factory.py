@@ -22,6 +22,13 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+#: Arguments by which timm and torchvision read files or download weights.
+FROM_FILES = {
+    "cache_dir", "checkpoint_path", "file", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "weights",
+    "weights_backbone",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Source:
     """How a network was made; `create` leaves it on the network as `lrpet_source`."""
@@ -48,6 +55,8 @@ class Source:
         for name, kind in kinds.items():
             if type(data[name]) is not kind:
                 raise ValueError(f"a model's source must have {name} as {kind.__name__}; got {data[name]!r}")
+        if files := sorted(FROM_FILES & data["arguments"].keys()):
+            raise ValueError(f"a model's source must not name files or weights to load; got {', '.join(files)}")
         return cls(**data)
 
     def build(self) -> nn.Module:
