@@ -308,6 +308,18 @@ def test_another_projectors_state_is_refused(model: nn.Sequential, plan: lrpet.P
     for state in foreign:
         with pytest.raises(ValueError, match="not a projector's state: expected the keys steps, seconds, ranks"):
             projector.load_state_dict(state)
+    due(other, 3)
+    state = lrpet.Projector(model, plan, start=0, every=4).state_dict() | {"steps": 9}
+    damaged: list[dict[str, Any]] = [
+        {"bases": {"3": [1.0]}},
+        {"bases": {"3": torch.ones(2, 2)}},
+        {"steps": None},
+        {"waits": {"3": 4}},
+        {"waits": [3]},
+    ]
+    for damage in damaged:
+        with pytest.raises(ValueError, match="another network|not a projector's state"):
+            projector.load_state_dict(state | damage)
     assert projector.steps == 0
 
 

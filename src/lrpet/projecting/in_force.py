@@ -66,6 +66,14 @@ class PlanInForce:
         """Return the layers in stacks."""
         return stacked(self.work(), self.ranks)
 
+    def follow(self) -> None:
+        """Bind the plan to the network again, if modules were replaced or parametrized since it was bound.
+
+        Raises ValueError naming a layer that the plan does not fit any more.
+        """
+        if self._bound_to != _fingerprint(self.model):
+            self.adopt(self.plan, fraction=0.0, ranks={**self.plan.ranks, **self.ranks}, alone=self._alone)
+
     def check_agreed(self) -> None:
         """Raise ValueError, at the first call, if another process has another plan or other ranks."""
         if not self._agreed:
@@ -116,6 +124,7 @@ class PlanInForce:
         self.layers = {layer.name: layer for layer in owners(layers.values())}
         self.ranks = {name: ranks[name] for name in self.layers}
         self._alone = alone
+        self._bound_to = _fingerprint(self.model)
 
     def restore(self, plan: Plan, *, fraction: float, settled: bool) -> None:
         """Continue with a plan that was in force. Raises ValueError, and changes nothing, if it is another network's."""
@@ -124,6 +133,11 @@ class PlanInForce:
 
     def _rank(self, layer: MatrixLayer, planned: int, fraction: float) -> int:
         return planned if self.descent is None else self.descent.rank(layer.shape.full_rank, planned, fraction)
+
+
+def _fingerprint(model: nn.Module) -> list[tuple[int, type[nn.Module], tuple[str, ...]]]:
+    """Return what changes as soon as a module is replaced or parametrized."""
+    return [(id(module), type(module), tuple(module._parameters)) for module in model.modules()]
 
 
 def again_by(plan: Plan, start: float, descent: Descent | None) -> str | None:

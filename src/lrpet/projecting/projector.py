@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
@@ -145,10 +145,14 @@ class Projector:
 
         All subspaces are found before any weight is changed, so that an error leaves every weight as it was.
 
-        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, or no solver converges.
+        Modules that were replaced since the last projection are taken as they are now.
+
+        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, if no solver converges, or if
+        layers were replaced by others that the plan does not fit.
         """
         begin = time.perf_counter()
         in_force = self._in_force
+        in_force.follow()
         in_force.check_agreed()
         in_force.renew(self._fraction())
         self._warm.keep_only(in_force.ranks)
@@ -243,6 +247,11 @@ class Projector:
         needed = self.state_dict().keys() - optional
         if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
             raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
+        try:
+            steps, seconds = int(state["steps"]), float(state["seconds"])
+            waits = {name: (int(wait), int(pause)) for name, (wait, pause) in (state.get("waits") or {}).items()}
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"not a projector's state: {error}") from None
         in_force = self._in_force
         plan = in_force.plan
         if in_force.moves and "plan" in state:
@@ -252,20 +261,21 @@ class Projector:
         bases = state.get("bases") or {}
         for name, basis in bases.items():
             shape = layers[name].matrices().shape if name in layers else None
-            rank = basis.shape[-1] if in_force.moves else plan.ranks.get(name)
-            if shape is None or basis.shape != (shape[0], min(shape[1:]), rank):
-                raise ValueError(f"this state holds a basis for {name!r} of another network: {tuple(basis.shape)}")
-        self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+            rank = basis.shape[-1] if in_force.moves and isinstance(basis, Tensor) else plan.ranks.get(name)
+            found = basis.shape if isinstance(basis, Tensor) else type(basis).__name__
+            if shape is None or found != (shape[0], min(shape[1:]), rank):
+                raise ValueError(f"this state holds a basis for {name!r} of another network: {found}")
         if in_force.moves:
-            in_force.restore(plan, fraction=self._fraction(), settled=bool(state.get("settled")))
-        self._warm.waits = {name: (int(wait), int(pause)) for name, (wait, pause) in state.get("waits", {}).items()}
+            in_force.restore(plan, fraction=self._fraction(steps), settled=bool(state.get("settled")))
+        self.steps, self.seconds = steps, seconds
+        self._warm.waits = waits
         self._warm.bases = {name: basis.to(layers[name].weight.device) for name, basis in bases.items()}
 
-    def _fraction(self) -> float:
-        """Return the part of the training that is done; it is needed for a descent only."""
+    def _fraction(self, steps: int | None = None) -> float:
+        """Return the part of the training that is done after this many steps; it is needed for a descent only."""
         if self.descent is not None and self.total_steps is None:
             raise ValueError("a descent counts fractions of the training: give total_steps to the projector")
-        return self.steps / (self.total_steps or 1)
+        return (self.steps if steps is None else steps) / (self.total_steps or 1)
 
     def _check_finite(self, gathered: list[Gathered]) -> None:
         """Raise ValueError naming the layers that hold NaN or Inf."""

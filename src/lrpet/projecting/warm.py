@@ -49,6 +49,7 @@ class WarmStarts:
         Raises ValueError naming the layers if no solver converges.
         """
         for each in gathered:
+            self._forget_others(each)
             each.subspace = self._solved(each, self.solver)
         for each in gathered:  # only now is anything read from a GPU
             stack = each.stack
@@ -92,6 +93,14 @@ class WarmStarts:
             )
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return None
+
+    def _forget_others(self, each: Gathered) -> None:
+        """Forget bases of another dtype or device than the weights have now."""
+        like = each.matrices
+        for name in each.stack.names:
+            basis = self.bases.get(name)
+            if basis is not None and (basis.dtype, basis.device) != (like.dtype, like.device):
+                del self.bases[name]
 
     def _start(self, stack: Stack) -> Tensor | None:
         """Return the basis for a warm start, if all layers have one and it is worth trying."""
