@@ -40,6 +40,13 @@ def test_a_language_model_trains_as_in_one_process(tmp_path: Path, size: int) ->
             torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-3, atol=1e-4)
 
 
+def test_a_process_that_ends_in_an_exchange_ends_the_others_with_names(tmp_path: Path) -> None:
+    message, _ = results(2, shards.losing, tmp_path, tmp_path)
+    assert message.startswith(
+        "process 0 could not send rows to the owners of 0, 3, 6, 9, 14, for which it waited for process 1: "
+    )
+
+
 def test_weights_split_along_columns_are_refused(tmp_path: Path) -> None:
     for messages in results(2, shards.refused, tmp_path):
         (columns,) = messages
