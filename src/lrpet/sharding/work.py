@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lrpet.layers.holding import holding, with_tensors
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.sharding.exchange import agreeing, broadcast_, from_owners, is_equal, naming, summed_, to_owners
-from lrpet.sharding.placement import ALONE, Placement, Sharded, owners, placement_of, whole
+from lrpet.sharding.placement import ALONE, Placement, Sharded, is_dtensor, owners, placement_of, whole
 
 #: Bytes of whole weights that a process gets, or gives back, in one exchange.
 ROUND_BYTES = 2**28
@@ -54,13 +54,19 @@ def assigned(layers: Sequence[MatrixLayer], *, alone: bool = False) -> list[Assi
             raise ValueError(
                 f"the weight of {layer.name!r} is standardised, and cannot be projected while it is sharded"
             )
-        groups[placement].append(layer)
+        groups[placement].append(layer if isinstance(placement, Sharded) else _of_plain_weight(layer))
     work = {
         layer.name: Assigned(layer, placement, owner)
         for placement, some in groups.items()
         for layer, owner in zip(some, owners([_cost(layer) for layer in some], placement.size), strict=True)
     }
     return [work[layer.name] for layer in layers]
+
+
+def _of_plain_weight(layer: MatrixLayer) -> MatrixLayer:
+    """Return a layer with the plain tensor, in place of a DTensor, that holds its whole weight in this process."""
+    weight: Any = layer.weight
+    return holding(layer, weight.detach().to_local(), None) if is_dtensor(weight) else layer
 
 
 def together(work: Sequence[Assigned]) -> bool:
