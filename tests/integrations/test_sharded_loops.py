@@ -23,10 +23,6 @@ def test_a_sharded_gpt_trains_as_in_one_process(tmp_path: Path, alone: dict[str,
     assert_equal(results(2, work, tmp_path, *options, tmp_path, joined=loop == "plain"), alone)
 
 
-def test_a_process_may_shard_alone(tmp_path: Path, alone: dict[str, Any]) -> None:
-    assert_equal(results(1, sharded_loops.plain, tmp_path, True, tmp_path), alone)
-
-
 def assert_equal(processes: list[dict[str, Any]], alone: dict[str, Any]) -> None:
     first, *others = processes
     assert first["devices"] == ["cpu"]
