@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from sharded_loops import BATCH, EPOCHS, ROWS, TOKENS, batches, gpt, planned
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 
@@ -44,7 +44,7 @@ def trained(begin: int, end: int, folder: Path | None) -> dict[str, Any]:
 def save(model: Any, optimizer: Any, projector: Any, folder: Path) -> None:
     """Write the shards of all processes, and what the projector knows beside them."""
     weights, moments = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder)
+    state_dict_saver.save({"model": weights, "optimizer": moments}, checkpoint_id=folder)
     if torch.distributed.get_rank() == 0:
         kept = {name: value for name, value in projector.state_dict().items() if name != "bases"}
         (folder / "projector.json").write_text(json.dumps(kept))
@@ -53,6 +53,6 @@ def save(model: Any, optimizer: Any, projector: Any, folder: Path) -> None:
 def load(model: Any, optimizer: Any, projector: Any, folder: Path) -> None:
     """Read what `save` wrote, in any number of processes."""
     weights, moments = get_state_dict(model, optimizer)
-    dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=folder)
+    state_dict_loader.load({"model": weights, "optimizer": moments}, checkpoint_id=folder)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     projector.load_state_dict(json.loads((folder / "projector.json").read_text()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,17 @@ def _whole(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _steps(
-    model: Any, optimizer: Any, data: Any, after: Callable[[], Any], backward: Callable[[Tensor], Any] = Tensor.backward
+    model: Any,
+    optimizer: Any,
+    data: Iterable[Any],
+    after: Callable[[], Any] = lambda: None,
+    backward: Callable[[Tensor], Any] = Tensor.backward,
 ) -> None:
-    for _ in range(EPOCHS):
-        for batch in data:
-            optimizer.zero_grad()
-            backward(model(**batch).loss)
-            optimizer.step()
-            after()
+    for batch in data:
+        optimizer.zero_grad()
+        backward(model(**batch).loss)
+        optimizer.step()
+        after()
 
 
 def plain(sharding: bool, folder: Path) -> dict[str, Any]:
@@ -85,13 +88,14 @@ def plain(sharding: bool, folder: Path) -> dict[str, Any]:
         for block in model.transformer.h:
             fully_shard(block)
         fully_shard(model)
-    _steps(model, torch.optim.SGD(model.parameters(), lr=RATE), batches(), projector.step)
+    data = [batch for _ in range(EPOCHS) for batch in batches()]
+    _steps(model, torch.optim.SGD(model.parameters(), lr=RATE), data, projector.step)
     return found(model, projector, folder)
 
 
 def _sharding_on_cpus() -> None:
     """Let accelerate shard on CPUs as it does on GPUs. It would quietly take DistributedDataParallel instead."""
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
 
     whole: Any = AcceleratorState.__init__
@@ -99,28 +103,35 @@ def _sharding_on_cpus() -> None:
     def init(self: Any, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
         whole(self, *args, fsdp_plugin=fsdp_plugin, **options)
         if fsdp_plugin is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            self.fsdp_plugin = fsdp_plugin
+            PartialState().distributed_type = self.distributed_type = DistributedType.FSDP
 
     AcceleratorState.__init__ = init
 
 
 def accelerate(folder: Path) -> dict[str, Any]:
-    """Train with accelerate's FSDP2."""
+    """Train with accelerate's FSDP2, and go on from what it saved after the first projection."""
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
 
     _sharding_on_cpus()
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["GPT2Block"]
-    )
-    accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
-    model = gpt()
-    projector = planned(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    data = batches()
-    projector.total_steps = EPOCHS * len(data)
-    attach(projector, optimizer)
-    _steps(model, optimizer, data, lambda: None, accelerator.backward)
+    steps = EPOCHS * len(ROWS) // BATCH
+    for begin, end in ((0, 5), (5, steps)):
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["GPT2Block"]
+        )
+        accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
+        model = gpt()
+        projector = planned(model)
+        model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=RATE))
+        projector.total_steps = steps
+        attach(projector, optimizer, keep_state=False)
+        accelerator.register_for_checkpointing(projector)
+        if begin:
+            accelerator.load_state(folder / "state")
+        data = [batch for _ in range(EPOCHS) for batch in batches()][begin:end]
+        _steps(model, optimizer, data, backward=accelerator.backward)
+        if not begin:
+            accelerator.save_state(folder / "state")
     return found(model, projector, folder)
 
 
