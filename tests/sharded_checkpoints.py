@@ -7,34 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sharded_loops import BATCH, EPOCHS, ROWS, TOKENS, batches, gpt, planned
-from torch import Tensor
+from replicas import Attending
+from shards import TOKENS, sharded
+from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.fsdp import fully_shard
+
+import lrpet
 
 #: Steps after which a number of processes hands over to another: before and after the first projection, at step 4.
-STEPS = (0, 3, 6, EPOCHS * len(ROWS) // BATCH)
+STEPS = (0, 3, 6, 8)
 
 
 def trained(begin: int, end: int, folder: Path | None) -> dict[str, Any]:
     """Train from one step to another, from and to the checkpoint in `folder`; finish after the last. Alone without one."""
-    model = gpt()
-    projector = planned(model)
-    projector.total_steps = STEPS[-1]
+    torch.manual_seed(0)
+    model = Attending()
+    plan = lrpet.plan(model, TOKENS, params=0.7, multiple_of=1)
+    projector = lrpet.Projector(model, plan, total_steps=STEPS[-1], every=2)
     if folder is not None:
-        for part in (*model.transformer.h, model):
-            fully_shard(part)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        sharded(model, *model.blocks)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     if folder is not None and begin:
         load(model, optimizer, projector, folder / str(begin))
-    for batch in [batch for _ in range(EPOCHS) for batch in batches()][begin:end]:
+    for step in range(begin, end):
         optimizer.zero_grad()
-        model(**batch).loss.backward()
+        logits, narrow = model(TOKENS.roll(step, 0))
+        loss: Tensor = nn.functional.cross_entropy(logits.mT, TOKENS.roll(step, 0)) + narrow.square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         projector.step()
     if end == STEPS[-1]:
-        outputs: Tensor = projector.finish().eval()(TOKENS[:4]).logits.detach()
+        outputs = [output.detach() for output in projector.finish().eval()(TOKENS)]
         return {"outputs": outputs, "ranks": projector.plan.ranks, "steps": projector.steps}
     assert folder is not None
     save(model, optimizer, projector, folder / str(end))

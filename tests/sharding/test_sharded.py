@@ -49,7 +49,7 @@ def test_a_sharded_checkpoint_goes_on_in_any_number_of_processes(tmp_path: Path)
     (resumed,) = found
     alone = sharded_checkpoints.trained(0, steps[-1], None)
     assert (resumed["steps"], resumed["ranks"]) == (alone["steps"], alone["ranks"])
-    torch.testing.assert_close(resumed["outputs"], alone["outputs"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(resumed["outputs"], alone["outputs"], rtol=1e-3, atol=1e-3)
 
 
 def test_a_process_that_ends_in_an_exchange_ends_the_others_with_names(tmp_path: Path) -> None:
