@@ -166,6 +166,24 @@ def test_the_trial_of_a_lost_process_is_taken_again(tmp_path: Path, monkeypatch:
     assert not list((given.folder / "alive").iterdir())
 
 
+def test_a_process_whose_trial_was_taken_goes_on_with_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = options(tmp_path / "search", trials=1)
+    fit = module.fit  # type: ignore[attr-defined]
+
+    def slow(*arguments: Any, **rest: Any) -> Any:
+        study, _ = open_study(given)
+        if len(study.get_trials()) == 1:  # as another process does that heard nothing of it
+            monkeypatch.setattr(storage, "GRACE", -1)
+            optuna.storages.fail_stale_trials(study)
+            monkeypatch.setattr(storage, "GRACE", 120)
+        return fit(*arguments, **rest)
+
+    monkeypatch.setattr(module, "fit", slow)
+    search(given)
+    study, _ = open_study(given)
+    assert [each.state.name for each in study.get_trials()] == ["FAIL", "COMPLETE"]
+
+
 def test_two_processes_share_one_study(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))

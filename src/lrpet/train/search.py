@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 import lrpet
@@ -112,9 +113,18 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     group_of = _groups(_searched(task), options.groups)
     study = _joined(options, group_of)
 
-    def enough(study: optuna.Study, _: FrozenTrial) -> None:
-        if studies.is_enough(study, options.trials):
-            study.stop()
+    _work(options, task, group_of, study, console)
+    best = studies.best(study)
+    studies.save_plan(best, options.folder / "plan.json")
+    if options.objective == "pareto":
+        studies.save_front(study, options.folder / "front")
+    studies.plot(study, options.folder / "front.svg")
+    return best
+
+
+def _work(options: Search, task: Task, group_of: Mapping[str, str], study: optuna.Study, console: Console) -> None:
+    """Run trials until there are enough."""
+    taken: list[int] = []
 
     def tried(trial: optuna.Trial) -> float | tuple[float, float]:
         try:
@@ -124,15 +134,21 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
             if isinstance(told, KeyboardInterrupt):
                 raise
             raise PreemptedError("told to stop; the same command goes on with the search") from None
+        finally:
+            if studies.is_taken(study, trial.number):
+                taken.append(trial.number)
 
-    if not studies.is_enough(study, options.trials):
-        study.optimize(tried, callbacks=[enough])
-    best = studies.best(study)
-    studies.save_plan(best, options.folder / "plan.json")
-    if options.objective == "pareto":
-        studies.save_front(study, options.folder / "front")
-    studies.plot(study, options.folder / "front.svg")
-    return best
+    def enough(study: optuna.Study, _: FrozenTrial) -> None:
+        if studies.is_enough(study, options.trials):
+            study.stop()
+
+    while not studies.is_enough(study, options.trials):
+        try:
+            study.optimize(tried, callbacks=[enough])
+        except (ValueError, UpdateFinishedTrialError):  # what Optuna raises for a trial that is another's by now
+            if not taken:
+                raise
+            console.rich.print(f"trial {taken.pop()} was given to another process: too long nothing was heard of it")
 
 
 def open_study(options: Search) -> tuple[optuna.Study, bool]:

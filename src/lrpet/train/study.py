@@ -49,6 +49,11 @@ def take_again(study: optuna.Study, number: int) -> None:
     taken_again()(study, study.get_trials()[number])
 
 
+def is_taken(study: optuna.Study, number: int) -> bool:
+    """Tell whether a trial that this process works on counts as lost."""
+    return study.get_trials(deepcopy=False)[number].state != TrialState.RUNNING
+
+
 def is_enough(study: optuna.Study, trials: int) -> bool:
     """Tell whether as many trials have ended as were asked for, and no lost one waits to be taken again."""
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
