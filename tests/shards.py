@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,23 @@ def language_model_trained(sharding: bool, folder: Path) -> dict[str, Any]:
         "tied": compact.get_parameter("head.weight") is compact.get_parameter("embedding.weight"),
         "devices": sorted({parameter.device.type for parameter in compact.parameters()}),
     }
+
+
+def losing(folder: Path) -> str:
+    """Project where process 1 ends when rows are to be exchanged; return the error's text."""
+    from lrpet.sharding import work
+
+    model = network()
+    projector = lrpet.Projector(model, lrpet.plan(model, EXAMPLE, keep=0.3), total_steps=1, start=0, every=1)
+    sharded(model)
+    if dist.get_rank() == 1:
+        torch.save("ended", folder / "1.pt")
+        vars(work)["to_owners"] = lambda *_: os._exit(0)
+    try:
+        projector.step()
+    except RuntimeError as error:
+        return str(error)
+    raise AssertionError("nothing was raised")
 
 
 def refused() -> list[str]:

@@ -56,7 +56,7 @@ def test_the_search_it_asks_for_and_the_command_it_prints(
 
 def test_defaults_are_the_declared_ones() -> None:
     fields = module.Search.__dataclass_fields__
-    for name in ("trials", "objective", "sampler", "lowest", "highest", "weight", "groups"):
+    for name in ("trials", "objective", "sampler", "lowest", "highest", "weight", "groups", "storage", "study"):
         assert fields[name].default == OPTIONS[name].default
 
 
@@ -66,6 +66,18 @@ def test_defaults_are_the_declared_ones() -> None:
         ({"keep": 0.5}, [], "needs a recipe with macs, params or bytes"),
         ({"macs": 0.5, "holdout": 0}, [], "held-out images"),
         ({"macs": 0.5}, ["--lowest", "0.5", "--highest", "0.4"], "must rise"),
+        ({"macs": 0.5}, ["--study", "ranks"], "storage and study go together"),
+        ({"macs": 0.5}, ["--study", "ranks", "--storage", "here"], "storage is not the URL of a database"),
+        (
+            {"macs": 0.5},
+            ["--study", "ranks", "--storage", "postgresql+none://me@db/x"],
+            "pip install 'lrpet[postgresql]'",
+        ),
+        (
+            {"macs": 0.5},
+            ["--study", "ranks", "--storage", "postgresql+psycopg://me:secret@127.0.0.1:1/x"],
+            "the database at storage=postgresql+psycopg://me:***@127.0.0.1:1/x does not answer",
+        ),
     ],
 )
 def test_bad_searches_are_one_message(

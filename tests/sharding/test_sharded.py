@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import replicas
+import sharded_checkpoints
 import shards
 import torch
 from processes import results
@@ -38,6 +39,24 @@ def test_a_language_model_trains_as_in_one_process(tmp_path: Path, size: int) ->
         assert process["ranks"] == alone["ranks"]
         for name, weight in process["weights"].items():
             torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_sharded_checkpoint_goes_on_in_any_number_of_processes(tmp_path: Path) -> None:
+    """Two processes begin, four go on, and one, which shards alone, ends."""
+    steps = sharded_checkpoints.STEPS
+    for size, begin, end in zip((2, 4, 1), steps, steps[1:], strict=False):
+        found = results(size, sharded_checkpoints.trained, tmp_path / str(size), begin, end, tmp_path)
+    (resumed,) = found
+    alone = sharded_checkpoints.trained(0, steps[-1], None)
+    assert (resumed["steps"], resumed["ranks"]) == (alone["steps"], alone["ranks"])
+    torch.testing.assert_close(resumed["outputs"], alone["outputs"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_process_that_ends_in_an_exchange_ends_the_others_with_names(tmp_path: Path) -> None:
+    message, _ = results(2, shards.losing, tmp_path, tmp_path)
+    assert message.startswith(
+        "process 0 could not send rows to the owners of 0, 3, 6, 9, 14, for which it waited for process 1: "
+    )
 
 
 def test_weights_split_along_columns_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 import lrpet
 from lrpet.cli import main
+from lrpet.train import claim, storage
 from lrpet.train import search as module
 from lrpet.train.config import make_config
 from lrpet.train.run import train
@@ -37,7 +38,9 @@ def options(folder: Path, **changes: Any) -> Search:
 
 
 def complete(given: Search) -> list[optuna.trial.FrozenTrial]:
-    return open_study(given).get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    study, made = open_study(given)
+    assert not made
+    return study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
 
 
 @pytest.mark.parametrize("objective", ["budget", "weighted", "pareto"])
@@ -114,7 +117,7 @@ def test_trials_keep_the_limits_of_the_recipe(tmp_path: Path, objective: Any) ->
         assert objective == "weighted" or 0.97 < plan.params / plan.params_dense / 0.6 <= 1
 
 
-def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = options(tmp_path / "search", trials=3)
     fit = module.fit  # type: ignore[attr-defined]
     calls = 0
@@ -122,21 +125,63 @@ def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def dying(*arguments: Any, **rest: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 2:
+        if calls in (1, 3):
             raise KeyboardInterrupt
         return fit(*arguments, **rest)
 
     monkeypatch.setattr(module, "fit", dying)
     with pytest.raises(KeyboardInterrupt):
         search(given)
-    assert len(complete(given)) == 1
-    first = complete(given)[0].user_attrs
+    (given.folder / "recipe.yaml").write_text("")  # as a process leaves it that is killed while it writes
+    with pytest.raises(KeyboardInterrupt):
+        search(given)
+    (first,) = complete(given)
+    assert set(first.params.values()) == {given.highest}  # the baseline is taken again
     search(given)
     assert len(complete(given)) == 3
-    assert complete(given)[0].user_attrs == first
+    assert complete(given)[0] == first
     before = calls
     search(given)  # there are enough
     assert calls == before
+    assert yaml.safe_load((given.folder / "recipe.yaml").read_text())["recipe"]["macs"] == 0.4
+
+
+def test_the_trial_of_a_lost_process_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = options(tmp_path / "search", trials=1)
+    code = (
+        "import os, sys; from lrpet.cli import main; from lrpet.train import search; "
+        "search.fit = lambda *_, **__: os._exit(9); main()"
+    )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    command = [sys.executable, "-c", code, "search", str(recipe), str(given.folder), "--trials", "1"]
+    assert subprocess.run(command, check=False).returncode == 9
+    monkeypatch.setattr(storage, "GRACE", -1)
+    search(given)
+    (trial,) = complete(given)
+    assert set(trial.params.values()) == {given.highest}
+    assert trial.number == 1
+    study, _ = open_study(given)
+    assert [each.state.name for each in study.get_trials()] == ["FAIL", "COMPLETE"]
+    assert not list((given.folder / "alive").iterdir())
+
+
+def test_a_process_whose_trial_was_taken_goes_on_with_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = options(tmp_path / "search", trials=1)
+    fit = module.fit  # type: ignore[attr-defined]
+
+    def slow(*arguments: Any, **rest: Any) -> Any:
+        study, _ = open_study(given)
+        if len(study.get_trials()) == 1:  # as another process does that heard nothing of it
+            monkeypatch.setattr(storage, "GRACE", -1)
+            optuna.storages.fail_stale_trials(study)
+            monkeypatch.setattr(storage, "GRACE", 120)
+        return fit(*arguments, **rest)
+
+    monkeypatch.setattr(module, "fit", slow)
+    search(given)
+    study, _ = open_study(given)
+    assert [each.state.name for each in study.get_trials()] == ["FAIL", "COMPLETE"]
 
 
 def test_two_processes_share_one_study(tmp_path: Path) -> None:
@@ -196,10 +241,10 @@ def test_bad_searches_are_refused(tmp_path: Path, changes: dict[str, Any], messa
 
 
 def test_another_searchs_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module._claim(options(tmp_path))
-    with pytest.raises(ValueError, match="holds another search"):
-        module._claim(options(tmp_path, objective="pareto"))
+    claim.mark_folder(tmp_path, options(tmp_path).described())
     recipe = tmp_path / "other.yaml"
     recipe.write_text(yaml.safe_dump({**RECIPE, "seed": 2}))
-    assert main(["search", str(recipe), str(tmp_path)]) == 2
-    assert "holds another search" in capsys.readouterr().err
+    assert main(["search", str(recipe), str(tmp_path), "--sampler", "gp"]) == 2
+    message = capsys.readouterr().err
+    assert "holds another search" in message
+    assert "in which seed is 1, and 2 here; sampler is tpe, and gp here: choose another folder" in message

@@ -12,7 +12,7 @@ from lrpet.train.options import BUDGETS, LIMITS, OPTIONS, RECIPE
 if TYPE_CHECKING:
     from lrpet.train.config import Config
 
-_OPTIONS = ("trials", "objective", "sampler", "lowest", "highest", "weight", "groups")
+_OPTIONS = ("trials", "objective", "sampler", "lowest", "highest", "weight", "groups", "storage", "study")
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "recipe", type=Path, metavar="RECIPE.yaml", help="recipe of each trial, with a budget and few epochs"
     )
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="folder that the search is kept in, and its best plan written to"
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder that the best plan is written to, and that the search is kept in without --storage",
     )
     for name in _OPTIONS:
         add_option(parser, OPTIONS[name])
@@ -61,10 +64,11 @@ COMMAND = Command(
     summary="search for the ranks of every layer",
     description="""\
 Search for ranks by short trainings. The same command again goes on with the search; several processes that run it at once
-share the work.""",
+share the work, and so do machines that reach one database.""",
     examples="""\
   lrpet search recipe.yaml runs/search --trials 100
   lrpet search recipe.yaml runs/front --objective pareto --groups 'layer1.*' 'layer2.*' 'layer3.*'
+  lrpet search recipe.yaml runs/mine --storage postgresql+psycopg://me@db/searches --study resnet20
   lrpet train recipe.yaml --macs none --plan runs/search/plan.json""",
     declare=declare,
     run=run,

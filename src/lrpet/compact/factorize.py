@@ -104,15 +104,14 @@ def _splits(
     layers: Mapping[str, MatrixLayer], ranks: Mapping[str, int], kind: type[Placement]
 ) -> Iterator[tuple[str, _Split]]:
     """Yield the factors of each layer, one after the other; layers of this placement are divided among the processes."""
-    work = [
-        each for each in assigned(list(layers.values())) if each.placement.size > 1 and isinstance(each.placement, kind)
-    ]
+    every = assigned(list(layers.values()))
+    work = [each for each in every if each.placement.size > 1 and isinstance(each.placement, kind)]
     shared = {each.layer.name: each for each in work}
     with agreeing(device_of(work), together=bool(work)):
         mine = {name: _split(layer, ranks[name]) for name, layer in held(work).items()}
-    for name, layer in layers.items():
+    for name, each in zip(layers, every, strict=True):
         if name not in shared:
-            yield name, _split(layer, ranks[name])
+            yield name, _split(each.layer, ranks[name])
         else:
             yield name, _sent(mine.pop(name, None), shared[name], ranks[name])
 

@@ -14,6 +14,19 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+@contextmanager
+def naming(what: str, layers: Sequence[str], group: Any) -> Iterator[None]:
+    """Let what fails in the block, such as by a process that ended or by time that is up, name layers and processes."""
+    try:
+        yield
+    except RuntimeError as error:
+        here = dist.get_rank()
+        others = ", ".join(str(rank) for rank in dist.get_process_group_ranks(group) if rank != here)
+        raise RuntimeError(
+            f"process {here} could not {what} of {', '.join(layers)}, for which it waited for process {others}: {error}"
+        ) from error
+
+
 def broadcast_(tensors: Sequence[Tensor], owner: int, group: Any) -> None:
     """Overwrite tensors with those of one process of the group. All their bytes are sent, once for each dtype."""
     alike: dict[Any, list[Tensor]] = defaultdict(list)

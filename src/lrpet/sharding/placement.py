@@ -84,7 +84,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def reshard(model: nn.Module) -> None:
     """Let every weight that `fully_shard` gathered for a forward pass be sharded again: changes of a gathered one are lost."""
-    if is_together():
+    if dist.is_available() and dist.is_initialized():
         from torch.distributed.fsdp import FSDPModule
 
         for module in model.modules():

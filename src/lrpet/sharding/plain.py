@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lrpet.sharding.placement import is_dtensor, is_together, whole
+from lrpet.sharding.placement import is_dtensor, whole
 
 #: What modules hold for torch.distributed alone.
 _STATE = "__composable_api_state_key"
@@ -18,7 +18,7 @@ _STATE = "__composable_api_state_key"
 
 def is_sharded(model: nn.Module) -> bool:
     """Tell whether any parameter is a DTensor."""
-    return is_together() and any(is_dtensor(parameter) for parameter in model.parameters())
+    return any(is_dtensor(parameter) for parameter in model.parameters())
 
 
 def gathered(model: nn.Module, *, without: Collection[Tensor]) -> nn.Module:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lrpet.layers.holding import holding, with_tensors
 from lrpet.layers.matrix import MatrixLayer
-from lrpet.sharding.exchange import agreeing, broadcast_, from_owners, is_equal, summed_, to_owners
-from lrpet.sharding.placement import ALONE, Placement, Sharded, owners, placement_of, whole
+from lrpet.sharding.exchange import agreeing, broadcast_, from_owners, is_equal, naming, summed_, to_owners
+from lrpet.sharding.placement import ALONE, Placement, Sharded, is_dtensor, owners, placement_of, whole
 
 #: Bytes of whole weights that a process gets, or gives back, in one exchange.
 ROUND_BYTES = 2**28
@@ -54,13 +54,19 @@ def assigned(layers: Sequence[MatrixLayer], *, alone: bool = False) -> list[Assi
             raise ValueError(
                 f"the weight of {layer.name!r} is standardised, and cannot be projected while it is sharded"
             )
-        groups[placement].append(layer)
+        groups[placement].append(layer if isinstance(placement, Sharded) else _of_plain_weight(layer))
     work = {
         layer.name: Assigned(layer, placement, owner)
         for placement, some in groups.items()
         for layer, owner in zip(some, owners([_cost(layer) for layer in some], placement.size), strict=True)
     }
     return [work[layer.name] for layer in layers]
+
+
+def _of_plain_weight(layer: MatrixLayer) -> MatrixLayer:
+    """Return a layer with the plain tensor, in place of a DTensor, that holds its whole weight in this process."""
+    weight: Any = layer.weight
+    return holding(layer, weight.detach().to_local(), None) if is_dtensor(weight) else layer
 
 
 def together(work: Sequence[Assigned]) -> bool:
@@ -85,7 +91,9 @@ def held(work: Sequence[Assigned]) -> dict[str, MatrixLayer]:
     weights: dict[str, Tensor] = {}
     for some in _rounds(work):
         shards, lengths, owning, group = _parts(some)
-        for each, weight in zip(some, to_owners(shards, lengths, owning, group), strict=True):
+        with naming("send rows to the owners", _names(some), group):
+            rows = to_owners(shards, lengths, owning, group)
+        for each, weight in zip(some, rows, strict=True):
             if weight is not None:
                 weights[each.layer.name] = weight
     return {
@@ -99,11 +107,14 @@ def give_back(work: Sequence[Assigned], layers: Mapping[str, MatrixLayer]) -> No
     """Send the rows of sharded weights back to the processes that hold them, as many bytes as `held` sent."""
     for some in _rounds(work):
         shards, _, owning, group = _parts(some)
-        from_owners([layers[each.layer.name].weight if each.here else None for each in some], shards, owning, group)
+        mine = [layers[each.layer.name].weight if each.here else None for each in some]
+        with naming("get rows from the owners", _names(some), group):
+            from_owners(mine, shards, owning, group)
         placement = some[0].placement
         assert isinstance(placement, Sharded)
         if placement.copies is not None:  # equal by construction, whatever another processor rounds
-            broadcast_(shards, 0, placement.copies)
+            with naming("share rows with the copies", _names(some), placement.copies):
+                broadcast_(shards, 0, placement.copies)
 
 
 def computed(
@@ -154,7 +165,8 @@ def _batch_norms(work: Sequence[Assigned]) -> dict[str, nn.Module]:
     norms = {name: norm for name, norm in pairs if norm is not None}
     numbers = {name: _numbers(norm) for name, norm in norms.items()}
     if numbers:
-        broadcast_([tensor for each in numbers.values() for tensor in each.values()], 0, dist.group.WORLD)
+        with naming("share the batch norms", list(norms), dist.group.WORLD):
+            broadcast_([tensor for each in numbers.values() for tensor in each.values()], 0, dist.group.WORLD)
     return {name: with_tensors(norms[name], each) for name, each in numbers.items()}
 
 
@@ -179,6 +191,10 @@ def _rounds(work: Sequence[Assigned]) -> Iterator[list[Assigned]]:
                 now = []
             now.append(each)
         yield now
+
+
+def _names(some: Sequence[Assigned]) -> list[str]:
+    return [each.layer.name for each in some]
 
 
 def _parts(some: Sequence[Assigned]) -> tuple[list[Tensor], list[int], list[int], Any]:

@@ -195,6 +195,13 @@ class Commands:
     groups: tuple[str, ...] = option(
         (), "layers whose names match one pattern share a ratio, such as 'layer1.*'", metavar="PATTERN"
     )
+    storage: str | None = option(
+        None,
+        "database that machines share the study in, as SQLAlchemy writes its URL: postgresql+psycopg://USER@HOST/NAME "
+        "(default: a file in the folder)",
+        metavar="URL",
+    )
+    study: str | None = option(None, "name of the study in the database; needs --storage", metavar="NAME")
     part: Literal["validation", "test"] = option("test", "part of the data to score on")
     tolerance: float = option(
         1e-4, "largest difference from the network's output that passes, as a fraction of its largest value", gt=0

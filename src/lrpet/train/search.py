@@ -1,11 +1,13 @@
 """Searching for ranks: short trainings from one start, each with other ranks, chosen by Optuna.
 
-The study lives in a file that many processes and machines may share (Optuna's journal); a killed search goes on from it. A
-search that one process ran through chooses its trials again, by the recipe's seed. In the folder:
+The study lives in a file that processes share (Optuna's journal), or in a database that machines share, each with a folder of
+its own. A killed search goes on from it, and the trials of lost processes are taken again. A search that one process ran
+through chooses its trials again, by the recipe's seed. In the folder:
 
-    study.journal   every trial, as Optuna keeps it          front.svg   accuracy against multiply-adds of all trials
+    study.journal   every trial, without a database          front.svg   accuracy against multiply-adds of all trials
     trials/         run folders of trials under way          plan.json   the best plan, for `lrpet train --plan`
     recipe.yaml     what is trained, and how it is searched  front/      with "pareto", the plan of each trial on the front
+    alive/          signs of life of the trials under way
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 import torch
-import yaml
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 import lrpet
+from lrpet.train import claim
 from lrpet.train import study as studies
 from lrpet.train.config import Config
 from lrpet.train.console import Console
@@ -30,6 +33,8 @@ from lrpet.train.fit import Hooks, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Score, score
 from lrpet.train.options import BUDGETS, OPTIONS
+from lrpet.train.preemption import PreemptedError
+from lrpet.train.storage import storage_of
 from lrpet.train.task import Task, make_plan
 
 #: "budget": every trial has the recipe's budget, the ratios say how the layers share it; accuracy decides. "weighted": the
@@ -45,7 +50,7 @@ class Search:
     recipe: Config
     """What each trial trains, with few epochs. "budget" meets its budget; with the other objectives, any budget will do."""
     folder: Path
-    """Where the search is kept, and its best plan is left."""
+    """Where the best plan is left and, without a database, the search is kept."""
     trials: int = OPTIONS["trials"].default
     """Number of trials in all, with those of other processes and of earlier times."""
     objective: Objective = OPTIONS["objective"].default
@@ -60,6 +65,10 @@ class Search:
     """λ of "weighted"."""
     groups: tuple[str, ...] = OPTIONS["groups"].default
     """Name patterns: layers that match one share a ratio, and each layer that matches none has its own."""
+    storage: str | None = OPTIONS["storage"].default
+    """The URL of a database that workers with folders of their own share the study in."""
+    study: str | None = OPTIONS["study"].default
+    """The name by which they join the study."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -79,28 +88,32 @@ class Search:
         budgets = [name for name in BUDGETS if name != "keep" and getattr(self.recipe, name) is not None]
         if self.objective == "budget" and not budgets:
             raise ValueError("objective=budget needs a recipe with macs, params or bytes, which every trial meets")
+        if (self.storage is None) != (self.study is None):
+            raise ValueError(
+                "storage and study go together: the URL of a database, and the name by which its workers join one study"
+            )
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Return what must be equal in all processes of a search, as plain values."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"output", "data_dir", "num_workers", "log_with"})
+        names = ("objective", "sampler", "lowest", "highest", "weight", "study")
+        how = {name: getattr(self, name) for name in names if name != "study" or self.study}
+        return {"recipe": recipe, "search": how | {"groups": list(self.groups)}}
 
 
 def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     """Run trials until there are as many as asked for; return the best plan, which is also in the folder.
 
-    Raises ValueError if the folder holds another search, or the recipe does not fit the data or network.
+    Raises ValueError if the folder or study is that of another search, if the recipe does not fit the data or network, or if
+    the database does not answer; ImportError if its driver is missing.
     """
     console = console or Console(quiet=True)
-    new = _claim(options)
+    claim.check_folder(options.folder, options.described())
     task = Task.of(options.recipe)
     group_of = _groups(_searched(task), options.groups)
-    study = open_study(options, seed=options.recipe.seed if new else None)  # else processes would choose equal trials
-    if new and options.objective == "budget":
-        # One ratio everywhere, to begin with: nothing worse is ever returned.
-        study.enqueue_trial(dict.fromkeys(group_of.values(), options.highest))
+    study = _joined(options, group_of)
 
-    def enough(study: optuna.Study, _: FrozenTrial) -> None:
-        if len(studies.finished(study)) >= options.trials:
-            study.stop()
-
-    if len(studies.finished(study)) < options.trials:
-        study.optimize(lambda trial: _tried(options, task, group_of, trial, console), callbacks=[enough])
+    _work(options, task, group_of, study, console)
     best = studies.best(study)
     studies.save_plan(best, options.folder / "plan.json")
     if options.objective == "pareto":
@@ -109,10 +122,58 @@ def search(options: Search, *, console: Console | None = None) -> lrpet.Plan:
     return best
 
 
-def open_study(options: Search, *, seed: int | None = None) -> optuna.Study:
-    """Open the study of a search, or make it."""
-    objectives: Literal[1, 2] = 2 if options.objective == "pareto" else 1
-    return studies.open_study(options.folder, sampler=options.sampler, objectives=objectives, seed=seed)
+def _work(options: Search, task: Task, group_of: Mapping[str, str], study: optuna.Study, console: Console) -> None:
+    """Run trials until there are enough."""
+    taken: list[int] = []
+
+    def tried(trial: optuna.Trial) -> float | tuple[float, float]:
+        try:
+            return _tried(options, task, group_of, trial, console)
+        except (KeyboardInterrupt, PreemptedError) as told:
+            studies.take_again(study, trial.number)
+            if isinstance(told, KeyboardInterrupt):
+                raise
+            raise PreemptedError("told to stop; the same command goes on with the search") from None
+        finally:
+            if studies.is_taken(study, trial.number):
+                taken.append(trial.number)
+
+    def enough(study: optuna.Study, _: FrozenTrial) -> None:
+        if studies.is_enough(study, options.trials):
+            study.stop()
+
+    while not studies.is_enough(study, options.trials):
+        try:
+            study.optimize(tried, callbacks=[enough])
+        except (ValueError, UpdateFinishedTrialError):  # what Optuna raises for a trial that is another's by now
+            if not taken:
+                raise
+            console.rich.print(f"trial {taken.pop()} was given to another process: too long nothing was heard of it")
+
+
+def open_study(options: Search) -> tuple[optuna.Study, bool]:
+    """Open the study of a search, or make it; return also whether it was made."""
+    return studies.open_study(
+        storage_of(options.folder, options.storage),
+        options.study or "ranks",
+        sampler=options.sampler,
+        objectives=2 if options.objective == "pareto" else 1,
+        seed=options.recipe.seed,
+    )
+
+
+def _joined(options: Search, group_of: Mapping[str, str]) -> optuna.Study:
+    """Open the study, which says what is searched as soon as it has the first trial that "budget" begins with."""
+    described = options.described()
+    study, made = open_study(options)
+    if made or not claim.is_marked(study):
+        if options.objective == "budget":
+            # One ratio everywhere, to begin with: nothing worse is ever returned.
+            study.enqueue_trial(dict.fromkeys(group_of.values(), options.highest), skip_if_exists=True)
+        claim.mark_study(study, described)
+    claim.check_study(study, described)
+    claim.mark_folder(options.folder, described)
+    return study
 
 
 def _tried(
@@ -137,26 +198,6 @@ def _tried(
     if options.objective == "pareto":
         return factorised, cost
     return projected + factorised - options.weight * cost if options.objective == "weighted" else factorised
-
-
-def _claim(options: Search) -> bool:
-    """Make the folder, or see that it holds this very search; return whether it was made."""
-    described = {
-        "recipe": options.recipe.model_dump(mode="json", exclude={"output", "data_dir", "num_workers", "log_with"}),
-        "search": {name: getattr(options, name) for name in ("objective", "sampler", "lowest", "highest", "weight")}
-        | {"groups": list(options.groups)},
-    }
-    text = yaml.safe_dump(described, sort_keys=False)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    path = options.folder / "recipe.yaml"
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-        return True
-    except FileExistsError:
-        if path.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{options.folder} holds another search (see {path}): choose another folder") from None
-        return False
 
 
 def _at_ratios(recipe: Config, task: Task, ratios: Mapping[str, float]) -> lrpet.Plan:

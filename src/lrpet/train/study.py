@@ -6,29 +6,58 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 import lrpet
 from lrpet.compact.write import written
+from lrpet.train.storage import taken_again
 
 
 def open_study(
-    folder: Path, *, sampler: Literal["tpe", "gp"], objectives: Literal[1, 2], seed: int | None = None
-) -> optuna.Study:
-    """Open the study in `folder`, or make it; of two objectives the first is to rise, and the second to fall."""
+    storage: BaseStorage,
+    name: str,
+    *,
+    sampler: Literal["tpe", "gp"],
+    objectives: Literal[1, 2],
+    seed: int | None = None,
+) -> tuple[optuna.Study, bool]:
+    """Open a study of this name, or make it; return also whether it was made.
+
+    The sampler of a study that was made here has the seed: if others had it too, all would choose equal trials. With two
+    objectives, the first is to rise and the second to fall.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directions: list[Literal["maximize", "minimize"]] = ["maximize", "minimize"]
     kind: Any = optuna.samplers.GPSampler if sampler == "gp" else optuna.samplers.TPESampler
-    return optuna.create_study(
-        study_name="ranks",
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
-        sampler=kind(seed=seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
-        directions=directions[:objectives],
-        load_if_exists=True,
-    )
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
+    try:
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=kind(seed=seed),
+            pruner=pruner,
+            directions=directions[:objectives],
+        )
+        return study, True
+    except optuna.exceptions.DuplicatedStudyError:
+        return optuna.load_study(study_name=name, storage=storage, sampler=kind(), pruner=pruner), False
+
+
+def take_again(study: optuna.Study, number: int) -> None:
+    """Put a trial that this process gives up into the queue again."""
+    taken_again()(study, study.get_trials()[number])
+
+
+def is_taken(study: optuna.Study, number: int) -> bool:
+    """Tell whether a trial that this process works on counts as lost."""
+    return study.get_trials(deepcopy=False)[number].state != TrialState.RUNNING
+
+
+def is_enough(study: optuna.Study, trials: int) -> bool:
+    """Tell whether as many trials have ended as were asked for, and no lost one waits to be taken again."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return len(finished(study)) >= trials and not waiting
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
