@@ -1,0 +1,298 @@
+"""A compact transformers model is saved and loaded by transformers itself, and is an ordinary one afterwards."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from accelerate.state import AcceleratorState
+from hub import hub
+from safetensors import safe_open
+from tiny_transformers import MODELS, TOKENS, compacted, dense, generated, logits, sequences
+from torch import nn
+
+import lrpet
+from lrpet.integrations.huggingface import LrpetConfig, from_pretrained
+from lrpet.layers.factors import FactorPair
+
+CAUSAL = transformers.AutoModelForCausalLM
+EARLIER = Path(__file__).parent / "earlier"
+
+
+def pairs(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, FactorPair)]
+
+
+def assert_equal(found: nn.Module, wanted: nn.Module) -> None:
+    assert pairs(found) == pairs(wanted) != []
+    states = found.state_dict(), wanted.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_round_trips_are_exact(name: str, tmp_path: Path) -> None:
+    compact = compacted(name)
+    compact.save_pretrained(tmp_path)
+    loaded, report = MODELS[name].auto.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    assert type(loaded) is type(compact)
+    assert_equal(loaded, compact)
+    assert torch.equal(logits(loaded, name), logits(compact, name))
+    if loaded.can_generate():
+        assert loaded.generation_config.use_cache
+        assert torch.equal(generated(loaded, name), generated(compact, name))
+        assert torch.equal(generated(loaded, name), generated(loaded, name, use_cache=False))
+    loaded.save_pretrained(tmp_path / "again")
+    assert_equal(MODELS[name].auto.from_pretrained(tmp_path / "again"), compact)
+
+
+def test_attention_and_mlp_are_factorised_and_heads_stay_with_their_share() -> None:
+    plan = lrpet.plan(dense("llama"), TOKENS, keep=0.3)
+    layers = {layer.name: layer for layer in plan.layers}
+    block = {name.rpartition(".")[2] for name in plan.ranks if name.startswith("model.layers.1.")}
+    assert block == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert str(layers["model.layers.0.self_attn.k_proj"].shape) == "16×32"  # two of four heads
+    assert layers["model.embed_tokens"].rank is layers["lm_head"].rank is None
+    shares = {line.split()[0]: line.partition("(")[2] for line in str(plan).splitlines() if line.strip()}
+    assert shares["model.embed_tokens"] == f"{1600 / plan.params_dense:.0%} of the parameters)"
+    assert shares["lm_head"].startswith(f"{1600 / plan.params_dense:.0%} of the parameters, ")
+
+    tied = {layer.name: layer for layer in lrpet.plan(dense("qwen3"), TOKENS, keep=0.3).layers}
+    why = "an embedding, whose rows are looked up and not multiplied"
+    assert tied["model.embed_tokens"].reason == why
+    assert (
+        tied["lm_head"].reason == "not included: the classifier, the last layer to run, and tied to model.embed_tokens"
+    )
+    asked = lrpet.plan(dense("qwen3"), TOKENS, keep=0.3, include="*")
+    assert asked.layers[-1].reason == f"shares its weight with model.embed_tokens: {why}"
+
+
+def test_shards_dtypes_device_maps_and_memory(tmp_path: Path) -> None:
+    compact = compacted("llama")
+    compact.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert_equal(CAUSAL.from_pretrained(tmp_path, device_map="auto"), compact)
+    half = CAUSAL.from_pretrained(tmp_path, dtype=torch.bfloat16, device_map={"": "cpu"})
+    assert_equal(half, copy.deepcopy(compact).to(torch.bfloat16))
+    half.save_pretrained(tmp_path / "half")
+    assert CAUSAL.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+    split = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    split |= {"model.layers.0": "cpu", "model.layers.1": "disk"}
+    offloaded = CAUSAL.from_pretrained(tmp_path, device_map=split, offload_folder=tmp_path / "offload")
+    assert torch.equal(logits(offloaded, "llama"), logits(compact, "llama"))
+
+
+def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
+    compact = compacted("llama", tie_word_embeddings=True)
+    compact.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert "lm_head.weight" not in set(file.keys())
+    loaded = CAUSAL.from_pretrained(tmp_path)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    loaded.resize_token_embeddings(60)
+    loaded.save_pretrained(tmp_path / "larger")
+    assert_equal(CAUSAL.from_pretrained(tmp_path / "larger"), loaded)
+
+
+def test_other_heads_take_the_body(tmp_path: Path) -> None:
+    compact = compacted("gpt2")
+    compact.save_pretrained(tmp_path)
+    body = transformers.AutoModel.from_pretrained(tmp_path)
+    assert_equal(body, compact.transformer)
+    assert_equal(
+        transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).transformer, compact.transformer
+    )
+    body.save_pretrained(tmp_path / "body")
+    assert_equal(CAUSAL.from_pretrained(tmp_path / "body"), compact)
+    with pytest.raises(ValueError, match="none of which this BertForMaskedLM has: load the class that was saved"):
+        transformers.BertForMaskedLM.from_pretrained(tmp_path)
+
+
+def test_a_model_inside_another_network_saves_itself(tmp_path: Path) -> None:
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = dense("bert").bert
+            self.head = nn.Linear(32, 8)
+
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            return self.head(self.body(input_ids).last_hidden_state[:, 0])
+
+    compact: Any = lrpet.compress(Classifier().eval(), TOKENS, macs=0.7, multiple_of=1)
+    compact.body.save_pretrained(tmp_path)
+    assert_equal(transformers.BertModel.from_pretrained(tmp_path, add_pooling_layer=False), compact.body)
+
+
+def test_a_loaded_model_compiles(tmp_path: Path) -> None:
+    compact = compacted("llama")
+    compact.save_pretrained(tmp_path)
+    loaded = torch.compile(CAUSAL.from_pretrained(tmp_path), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(logits(loaded, "llama"), logits(compact, "llama"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_trains_a_compact_model_on_and_its_checkpoints_load(tmp_path: Path) -> None:
+    compacted("gpt2").save_pretrained(tmp_path / "start")
+    model = CAUSAL.from_pretrained(tmp_path / "start")
+    options: Any = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "torch_compile": False}
+    for resume in (False, True):
+        arguments = transformers.TrainingArguments(
+            str(tmp_path / "run"), max_steps=2 + 2 * resume, save_steps=2, **options
+        )
+        trainer = transformers.Trainer(model, arguments, train_dataset=sequences())
+        trainer.train(resume_from_checkpoint=resume)
+        AcceleratorState._reset_state(reset_partial_state=True)
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    assert (checkpoint / "generation_config.json").is_file()
+    assert_equal(CAUSAL.from_pretrained(checkpoint), model)
+    first = pairs(model)[0]
+    before: Any = CAUSAL.from_pretrained(tmp_path / "start").get_submodule(first)
+    after: Any = model.get_submodule(first)
+    assert not torch.equal(after[0].weight, before[0].weight)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_lora_on_the_factors_is_merged_into_them(tmp_path: Path) -> None:
+    compact = compacted("llama").eval()
+    compact.save_pretrained(tmp_path / "compact")
+    options = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(compact, options).eval()
+    assert all(f"{pair}.{i}" in {*adapted.targeted_module_names} for pair in pairs(compacted("llama")) for i in (0, 1))
+    wanted = logits(adapted, "llama")
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    over = peft.PeftModel.from_pretrained(CAUSAL.from_pretrained(tmp_path / "compact"), tmp_path / "adapter").eval()
+    assert torch.equal(logits(over, "llama"), wanted)
+    merged = over.merge_and_unload()
+    torch.testing.assert_close(logits(merged, "llama"), wanted)
+    merged.save_pretrained(tmp_path / "merged")
+    assert torch.equal(logits(CAUSAL.from_pretrained(tmp_path / "merged"), "llama"), logits(merged, "llama"))
+
+
+def test_copies_save_what_they_hold(tmp_path: Path) -> None:
+    compact = compacted("gpt2")
+    other = copy.deepcopy(compact)
+    with torch.no_grad():
+        other.get_submodule(pairs(other)[0])[0].weight.zero_()
+    other.save_pretrained(tmp_path)
+    assert_equal(CAUSAL.from_pretrained(tmp_path), other)
+    lrpet.save(compact, tmp_path / "lrpet")
+    again: Any = lrpet.load(tmp_path / "lrpet", dense("gpt2"))
+    again.save_pretrained(tmp_path / "again")
+    assert_equal(CAUSAL.from_pretrained(tmp_path / "again"), compact)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    compact = compacted("gpt2")
+    fast: Any = lrpet.optimize(compact, TOKENS)
+    with pytest.raises(ValueError, match="save the compact network, and optimise what"):
+        fast.save_pretrained(tmp_path / "fast")
+    first = pairs(compact)[0]
+    with pytest.warns(UserWarning, match="factorize cuts energy"):
+        twice: Any = lrpet.factorize(compact, lrpet.plan(compact, TOKENS, ranks={f"{first}.1": 2}))
+    with pytest.raises(ValueError, match=r"factor pair that the plan of this GPT2LMHeadModel does not know.*twice"):
+        twice.save_pretrained(tmp_path / "twice")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_and_weights_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    compact = compacted("gpt2")
+    dense("gpt2").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="its weights have no factors"):
+        CAUSAL.from_pretrained(tmp_path, config=compact.config)
+    with pytest.raises(ValueError, match="cannot factorise a dense one while it is loaded"):
+        CAUSAL.from_pretrained(tmp_path, quantization_config=LrpetConfig(compact.lrpet_plan))
+
+
+def test_folders_of_earlier_versions(tmp_path: Path) -> None:
+    """Written by lrpet 0.1.0, whose `save_pretrained` put lrpet.json beside the config and wrote no generation config."""
+    loaded = from_pretrained(EARLIER / "gpt2")
+    assert pairs(loaded)
+    tokens = torch.tensor(json.loads((EARLIER / "tokens.json").read_text(encoding="utf-8")))
+    assert torch.equal(loaded.generate(tokens[:, :8], max_new_tokens=6, do_sample=False, pad_token_id=0), tokens)
+    assert loaded.generation_config.use_cache
+    assert from_pretrained(EARLIER / "gpt2", dtype=torch.bfloat16, device_map="cpu").dtype == torch.bfloat16
+    loaded.save_pretrained(tmp_path)
+    assert_equal(CAUSAL.from_pretrained(tmp_path), loaded)
+    assert_equal(from_pretrained(tmp_path), loaded)
+
+
+def test_the_card_says_how_to_load(tmp_path: Path) -> None:
+    compact = compacted("gpt2")
+    compact.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers\ntags: [lrpet, low-rank, compact]" in card
+    assert (
+        "import lrpet.integrations.huggingface  # pip install lrpet\nfrom transformers import GPT2LMHeadModel" in card
+    )
+    assert str(compact.lrpet_plan) in card
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    compact.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
+
+
+WITHOUT_AND_WITH = """
+import json, sys, transformers
+from transformers import AutoModelForCausalLM
+
+def told(name):
+    try:
+        AutoModelForCausalLM.from_pretrained(name)
+    except Exception as error:
+        return str(error)
+
+found = {"folder": told(sys.argv[1]), "hub": told("ann/read")}
+import lrpet
+from tiny_transformers import compacted, logits
+found["imported"] = [name for name in sys.modules if name.startswith("lrpet.integrations")]
+compact = compacted("gpt2")
+compact.save_pretrained(sys.argv[2])
+compact.push_to_hub("ann/pushed", max_shard_size="20KB")
+loaded = AutoModelForCausalLM.from_pretrained("ann/pushed")
+found["difference"] = (logits(loaded, "gpt2") - logits(compact, "gpt2")).abs().max().item()
+print(json.dumps(found))
+"""
+
+
+def test_readers_without_lrpet_writers_without_the_integration_and_the_hub(tmp_path: Path) -> None:
+    """In a process of its own: it loads before it imports lrpet, and then writes without `lrpet.integrations`."""
+    compact = compacted("gpt2")
+    compact.save_pretrained(tmp_path / "hub" / "ann" / "read")
+    paths = os.pathsep.join([str(Path(lrpet.__file__).parents[1]), str(Path(__file__).parents[2])])
+    folders = [str(tmp_path / "hub" / "ann" / "read"), str(tmp_path / "written")]
+    with hub(tmp_path / "hub") as address:
+        environment = {
+            "PYTHONPATH": paths,
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_TOKEN": "ann",
+        }
+        ran = subprocess.run(
+            [sys.executable, "-c", WITHOUT_AND_WITH, *folders],
+            env={**os.environ, **environment, "HF_HUB_OFFLINE": "0"},
+            capture_output=True,
+            text=True,
+        )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    advice = "pip install lrpet, then import lrpet.integrations.huggingface before from_pretrained"
+    assert advice in found["folder"]
+    assert advice in found["hub"]
+    assert found["imported"] == []
+    assert found["difference"] == 0.0
+    pushed = tmp_path / "hub" / "ann" / "pushed"
+    assert len(list(pushed.glob("model-*.safetensors"))) > 1
+    card = (pushed / "README.md").read_text(encoding="utf-8")
+    assert "- lrpet\n" in card
+    assert str(compact.lrpet_plan) in card
+    for folder in (pushed, tmp_path / "written"):
+        assert_equal(CAUSAL.from_pretrained(folder), compact)
