@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import peft
@@ -176,6 +177,19 @@ def test_lora_on_the_factors_is_merged_into_them(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(merged, "llama"), wanted)
     merged.save_pretrained(tmp_path / "merged")
     assert torch.equal(logits(CAUSAL.from_pretrained(tmp_path / "merged"), "llama"), logits(merged, "llama"))
+
+
+def test_a_forward_that_a_trainer_put_on_the_model_stays_behind() -> None:
+    model = dense("gpt2")
+    projector = lrpet.Projector(model, compacted("gpt2").lrpet_plan, start=0, every=1)
+    projector.project()
+    original = model.forward
+    model.forward = MethodType(lambda self, **inputs: original(**inputs), model)  # as TRL's: it holds the full-size model
+    compact: Any = lrpet.factorize(model, projector.plan)
+    before = logits(model, "gpt2")
+    with torch.no_grad():
+        model.transformer.wte.weight.zero_()
+    torch.testing.assert_close(logits(compact, "gpt2"), before)
 
 
 def test_copies_save_what_they_hold(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lrpet.layers.inputs import Inputs
@@ -132,5 +133,5 @@ class LrpetCallback(TrainerCallback):
 def _first(loader: Any) -> Any:
     """Return the first example of a loader's data as a batch of one."""
     data = loader.dataset
-    example = data[0] if hasattr(type(data), "__getitem__") else next(iter(data))
+    example = next(iter(data)) if isinstance(data, IterableDataset) else data[0]
     return loader.collate_fn([example])

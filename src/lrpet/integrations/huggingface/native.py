@@ -40,6 +40,8 @@ def attach(network: nn.Module) -> None:
 
 
 def _attach(model: Any, plan: Plan) -> None:
+    if "_hf_hook" not in vars(model):  # accelerate's, which moves what goes in to other devices
+        vars(model).pop("forward", None)  # a trainer's, such as TRL's, which goes on computing with the full-size model
     model.lrpet_plan = plan
     if getattr(model, "hf_quantizer", None) is None:
         model.config.quantization_config = LrpetConfig(plan)
