@@ -184,7 +184,9 @@ def test_a_forward_that_a_trainer_put_on_the_model_stays_behind() -> None:
     projector = lrpet.Projector(model, compacted("gpt2").lrpet_plan, start=0, every=1)
     projector.project()
     original = model.forward
-    model.forward = MethodType(lambda self, **inputs: original(**inputs), model)  # as TRL's: it holds the full-size model
+    model.forward = MethodType(
+        lambda self, **inputs: original(**inputs), model
+    )  # as TRL's: it holds the full-size model
     compact: Any = lrpet.factorize(model, projector.plan)
     before = logits(model, "gpt2")
     with torch.no_grad():
