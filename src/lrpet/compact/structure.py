@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from torch import nn
 
 from lrpet.layers.factors import FactorPair
-from lrpet.layers.matrix import MatrixLayer, path_of
-from lrpet.layers.wrapping import leave_autocast_, unwrapped
+from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.wrapping import is_of_transformers, leave_forwards_, unwrapped
 from lrpet.planning.plan import Plan
-
-#: The base class of transformers' models, told by its name so that nothing is imported.
-_OF_TRANSFORMERS = "transformers.modeling_utils.PreTrainedModel"
 
 
 def skeleton(model: nn.Module, plan: Plan) -> nn.Module:
@@ -46,9 +43,9 @@ def assembled(model: nn.Module, plan: Plan, new: Mapping[str, nn.Module]) -> nn.
     A model of transformers takes the plan into its config, so that its own `save_pretrained` writes what can be loaded.
     """
     compact = replaced(model, new)
-    leave_autocast_(compact)
+    leave_forwards_(compact)
     compact.lrpet_plan = plan.settled()  # type: ignore[assignment]
-    if any(path_of(kind) == _OF_TRANSFORMERS for module in compact.modules() for kind in type(module).__mro__):
+    if any(map(is_of_transformers, compact.modules())):
         from lrpet.integrations.huggingface.native import attach  # not before such a model is there
 
         attach(compact)

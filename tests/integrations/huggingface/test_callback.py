@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
+import tokenizers
 import torch
 import transformers
 from accelerate.state import AcceleratorState
 from tiny_transformers import TOKENS, dense, logits, sequences
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 import lrpet
 from lrpet.integrations.huggingface import LrpetCallback
@@ -93,6 +97,39 @@ def test_a_plan_and_its_length_of_training(tmp_path: Path) -> None:
     trained(tmp_path, callback, model, max_steps=4)
     projector = callback.projector
     assert (projector.total_steps, projector.start, projector.steps) == (4, 3, 4)
+
+
+def test_trl_trains_the_full_size_model_and_the_compact_one(tmp_path: Path) -> None:
+    """SFTTrainer puts a forward on the model that holds the model itself."""
+    words = {f"w{i}": i for i in range(47)} | {"<pad>": 47, "<eos>": 48, "<unk>": 49}
+    words_only = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    words_only.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    fast: Any = transformers.PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=words_only, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    texts = datasets.Dataset.from_dict(
+        {"text": [" ".join(f"w{(7 * i + j) % 47}" for j in range(7)) for i in range(16)]}
+    )
+    arguments = SFTConfig(
+        str(tmp_path), max_steps=4, save_steps=2, per_device_train_batch_size=4, report_to=[], use_cpu=True,
+        disable_tqdm=True, bf16=False, gradient_checkpointing=True,
+    )  # fmt: skip
+
+    def fine_tuned(model: Any, *callbacks: LrpetCallback) -> None:
+        SFTTrainer(
+            model, args=arguments, train_dataset=texts, processing_class=tokenizer, callbacks=[*callbacks]
+        ).train()
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    callback = LrpetCallback(macs=0.6, multiple_of=1, min_saving=0.0, every=1)
+    fine_tuned(dense("llama"), callback)
+    compact: Any = callback.finish()
+    compact.save_pretrained(tmp_path / "compact")
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "compact")
+    assert torch.equal(logits(loaded, "llama"), logits(compact.eval(), "llama"))
+    fine_tuned(loaded)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-4")
+    assert torch.equal(logits(again, "llama"), logits(loaded.eval(), "llama"))
+    assert not torch.equal(logits(again, "llama"), logits(compact, "llama"))
 
 
 def test_a_best_model_from_before_the_first_projection_is_told() -> None:

@@ -115,8 +115,22 @@ def test_other_heads_take_the_body(tmp_path: Path) -> None:
     )
     body.save_pretrained(tmp_path / "body")
     assert_equal(CAUSAL.from_pretrained(tmp_path / "body"), compact)
+    compact.transformer.save_pretrained(tmp_path / "part")
+    assert_equal(transformers.AutoModel.from_pretrained(tmp_path / "part"), compact.transformer)
+    assert compact.config.quantization_config.plan == compact.lrpet_plan
     with pytest.raises(ValueError, match="none of which this BertForMaskedLM has: load the class that was saved"):
         transformers.BertForMaskedLM.from_pretrained(tmp_path)
+
+
+def test_the_encoder_of_a_model_stands_alone(tmp_path: Path) -> None:
+    for name in ("t5", "whisper"):
+        compact = compacted(name)
+        encoder = compact.get_encoder()
+        encoder.save_pretrained(tmp_path / name)
+        assert_equal(type(encoder).from_pretrained(tmp_path / name), encoder)
+    compact = compacted("t5")
+    compact.save_pretrained(tmp_path / "whole")
+    assert_equal(transformers.T5EncoderModel.from_pretrained(tmp_path / "whole").encoder, compact.encoder)
 
 
 def test_a_model_inside_another_network_saves_itself(tmp_path: Path) -> None:
@@ -155,7 +169,9 @@ def test_the_trainer_trains_a_compact_model_on_and_its_checkpoints_load(tmp_path
         AcceleratorState._reset_state(reset_partial_state=True)
     checkpoint = tmp_path / "run" / "checkpoint-4"
     assert (checkpoint / "generation_config.json").is_file()
-    assert_equal(CAUSAL.from_pretrained(checkpoint), model)
+    loaded = CAUSAL.from_pretrained(checkpoint)
+    assert_equal(loaded, model)
+    assert (loaded.config.use_cache, loaded.generation_config.use_cache) == (False, True)  # the Trainer's, and generate's
     first = pairs(model)[0]
     before: Any = CAUSAL.from_pretrained(tmp_path / "start").get_submodule(first)
     after: Any = model.get_submodule(first)
@@ -188,10 +204,12 @@ def test_a_forward_that_a_trainer_put_on_the_model_stays_behind() -> None:
         lambda self, **inputs: original(**inputs), model
     )  # as TRL's: it holds the full-size model
     compact: Any = lrpet.factorize(model, projector.plan)
+    compressed = lrpet.compress(model, TOKENS, ranks=projector.plan.ranks)
     before = logits(model, "gpt2")
     with torch.no_grad():
         model.transformer.wte.weight.zero_()
     torch.testing.assert_close(logits(compact, "gpt2"), before)
+    torch.testing.assert_close(logits(compressed, "gpt2"), before)
 
 
 def test_copies_save_what_they_hold(tmp_path: Path) -> None:

@@ -25,28 +25,20 @@ def attach(network: nn.Module) -> None:
     """Let every transformers model in a compact network, the network itself as a rule, keep its plan where it is saved.
 
     Its `config.quantization_config` holds the plan. Its `save_pretrained` and `push_to_hub` add to what transformers writes a
-    card, and a notice for readers without lrpet.
+    card, and a notice for readers without lrpet. Models within models, such as a body below its head, can be saved alone.
     """
     plan = network.lrpet_plan
     assert isinstance(plan, Plan)
-    outermost: list[str] = []
+    configs: set[int] = set()  # those of a body and its head are one
     for name, module in network.named_modules():
-        if isinstance(module, PreTrainedModel) and not any(
-            name.startswith(f"{outer}.") or not outer for outer in outermost
-        ):
-            outermost.append(name)
-            if (own := within(plan, name)).ranks:
-                _attach(module, own)
-
-
-def _attach(model: Any, plan: Plan) -> None:
-    if "_hf_hook" not in vars(model):  # accelerate's, which moves what goes in to other devices
-        vars(model).pop("forward", None)  # a trainer's, such as TRL's, which goes on computing with the full-size model
-    model.lrpet_plan = plan
-    if getattr(model, "hf_quantizer", None) is None:
-        model.config.quantization_config = LrpetConfig(plan)
-    model.save_pretrained = MethodType(save_pretrained, model)
-    model.push_to_hub = MethodType(push_to_hub, model)
+        if isinstance(module, PreTrainedModel) and (own := within(plan, name)).ranks:
+            model: Any = module
+            model.lrpet_plan = own
+            if id(model.config) not in configs and getattr(model, "hf_quantizer", None) is None:
+                model.config.quantization_config = LrpetConfig(own)
+            configs.add(id(model.config))
+            model.save_pretrained = MethodType(save_pretrained, model)
+            model.push_to_hub = MethodType(push_to_hub, model)
 
 
 def save_pretrained(self: Any, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
@@ -63,6 +55,8 @@ def save_pretrained(self: Any, save_directory: str | os.PathLike[str], *args: An
             "for one of the two: factorise the model as it was before, and quantise what was loaded again"
         )
     config = self.config
+    kept = getattr(config, "quantization_config", None)  # that of a head, where this is the body below it
+    config.quantization_config = LrpetConfig(self.lrpet_plan)
 
     def to_json_file(path: str | os.PathLike[str], use_diff: bool = True) -> None:
         vars(config).pop("to_json_file")
@@ -76,6 +70,7 @@ def save_pretrained(self: Any, save_directory: str | os.PathLike[str], *args: An
         type(self).save_pretrained(self, save_directory, *args, **options)
     finally:
         vars(config).pop("to_json_file", None)
+        config.quantization_config = kept or config.quantization_config
 
 
 def push_to_hub(self: Any, repo_id: str, *args: Any, **options: Any) -> Any:
