@@ -173,7 +173,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a saved folder, checked for its format. Raises as `load` does."""
     path = folder / MANIFEST
     if not path.is_file() or not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it")
+        hint = (
+            "; a folder of transformers is loaded by its from_pretrained" if (folder / "config.json").is_file() else ""
+        )
+        raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

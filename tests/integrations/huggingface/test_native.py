@@ -171,7 +171,10 @@ def test_the_trainer_trains_a_compact_model_on_and_its_checkpoints_load(tmp_path
     assert (checkpoint / "generation_config.json").is_file()
     loaded = CAUSAL.from_pretrained(checkpoint)
     assert_equal(loaded, model)
-    assert (loaded.config.use_cache, loaded.generation_config.use_cache) == (False, True)  # the Trainer's, and generate's
+    assert (loaded.config.use_cache, loaded.generation_config.use_cache) == (
+        False,
+        True,
+    )  # the Trainer's, and generate's
     first = pairs(model)[0]
     before: Any = CAUSAL.from_pretrained(tmp_path / "start").get_submodule(first)
     after: Any = model.get_submodule(first)
@@ -269,6 +272,11 @@ def test_the_card_says_how_to_load(tmp_path: Path) -> None:
         "import lrpet.integrations.huggingface  # pip install lrpet\nfrom transformers import GPT2LMHeadModel" in card
     )
     assert str(compact.lrpet_plan) in card
+    other = lrpet.compress(dense("gpt2"), TOKENS, macs=0.8, multiple_of=1)
+    other.save_pretrained(tmp_path)  # type: ignore[operator]
+    assert str(other.lrpet_plan) in (tmp_path / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="a folder of transformers is loaded by its from_pretrained"):
+        lrpet.load(tmp_path, dense("gpt2"))
     (tmp_path / "README.md").write_text("mine", encoding="utf-8")
     compact.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"

@@ -19,6 +19,7 @@ from lrpet.integrations.huggingface.notice import write_notice
 from lrpet.planning.plan import Plan
 
 TAGS = ("lrpet", "low-rank", "compact")
+FRONT = f"tags: [{', '.join(TAGS)}]"
 
 
 def attach(network: nn.Module) -> None:
@@ -42,7 +43,7 @@ def attach(network: nn.Module) -> None:
 
 
 def save_pretrained(self: Any, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
-    """Save as `PreTrainedModel.save_pretrained` does; a card is added where there is none, and a notice for readers.
+    """Save as `PreTrainedModel.save_pretrained` does; a card is added where there is no other, and a notice for readers.
 
     Raises ValueError for what could not be loaded again: a model that is quantised besides, that `lrpet.optimize` made, or
     that was factorised twice.
@@ -62,7 +63,8 @@ def save_pretrained(self: Any, save_directory: str | os.PathLike[str], *args: An
         vars(config).pop("to_json_file")
         config.to_json_file(path, use_diff=use_diff)
         write_notice(Path(path))
-        if not (card := Path(path).with_name(CARD)).exists():
+        card = Path(path).with_name(CARD)
+        if not card.exists() or FRONT in card.read_text(encoding="utf-8"):
             card.write_text(card_of(self), encoding="utf-8")
 
     vars(config)["to_json_file"] = to_json_file  # config.json is complete before anything is uploaded
@@ -74,12 +76,15 @@ def save_pretrained(self: Any, save_directory: str | os.PathLike[str], *args: An
 
 
 def push_to_hub(self: Any, repo_id: str, *args: Any, **options: Any) -> Any:
-    """Upload as `PreTrainedModel.push_to_hub` does; a repository without a card gets the plan's first."""
+    """Upload as `PreTrainedModel.push_to_hub` does; a repository without a card gets the plan's first.
+
+    Pull requests and other branches than the main one get the card of transformers.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi(token=options.get("token"))
     repo_id = api.create_repo(repo_id, private=options.get("private"), exist_ok=True).repo_id
-    if not api.file_exists(repo_id, CARD):
+    if not (options.get("create_pr") or options.get("revision") or api.file_exists(repo_id, CARD)):
         api.upload_file(
             path_or_fileobj=card_of(self).encode(), path_in_repo=CARD, repo_id=repo_id, commit_message="Add the card"
         )
