@@ -108,7 +108,13 @@ def compacted(name: str, **options: Any) -> Any:
 
 @torch.no_grad()
 def logits(model: Any, name: str) -> Tensor:
-    """Return what a model gives for its inputs."""
+    """Return what a model gives for its inputs, from weights that are copied to where the allocator puts them.
+
+    transformers maps files into memory, at addresses for which kernels may add in another order.
+    """
+    for parameter in model.parameters():
+        if not parameter.is_meta:
+            parameter.data = parameter.data.clone()
     found: Tensor = model(**MODELS[name].inputs).logits
     return found
 

@@ -244,7 +244,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
 def test_a_plan_and_weights_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     compact = compacted("gpt2")
     dense("gpt2").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="its weights have no factors"):
+    with pytest.raises(ValueError, match="its weights are those of a dense model"):
         CAUSAL.from_pretrained(tmp_path, config=compact.config)
     with pytest.raises(ValueError, match="cannot factorise a dense one while it is loaded"):
         CAUSAL.from_pretrained(tmp_path, quantization_config=LrpetConfig(compact.lrpet_plan))

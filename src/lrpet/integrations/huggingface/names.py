@@ -31,19 +31,26 @@ def within(plan: Plan, prefix: str) -> Plan:
     return renamed(plan, lambda name: name.removeprefix(start) if name.startswith(start) else None)
 
 
+def ways(model: Any) -> list[Callable[[str], str]]:
+    """Return how names may differ between a transformers model and what was saved of its family.
+
+    transformers loads a model with a head from weights without one, and the other way around; the head's
+    `base_model_prefix` then comes or goes.
+    """
+    prefix = f"{model.base_model_prefix}."
+    return [str, lambda name: name.removeprefix(prefix), lambda name: prefix + name]
+
+
 def fitted(plan: Plan, model: Any) -> Plan:
     """Return the plan in the names of a transformers model of the family: with another head, or without any.
 
-    transformers loads a model with a head from weights without one, and the other way around; the head's
-    `base_model_prefix` then comes or goes. Layers that `model` does not have are left out, as their weights are.
+    Layers that `model` does not have are left out, as their weights are.
 
     Raises ValueError if the model has none of the layers.
     """
     names = {name for name, _ in model.named_modules()}
-    prefix = f"{model.base_model_prefix}."
-    ways: list[Callable[[str], str]] = [str, lambda name: name.removeprefix(prefix), lambda name: prefix + name]
-    found = {way: sum(way(name) in names for name in plan.ranks) for way in ways}
-    best = max(ways, key=found.__getitem__)
+    found = {way: sum(way(name) in names for name in plan.ranks) for way in ways(model)}
+    best = max(found, key=found.__getitem__)
     if plan.ranks and not found[best]:
         raise ValueError(
             f"the plan factorises {next(iter(plan.ranks))!r} and others, none of which this {type(model).__name__} has: "

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from safetensors import safe_open
-from torch import nn
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
 from lrpet.compact.structure import place_
 from lrpet.integrations.huggingface.config import METHOD, LrpetConfig
-from lrpet.integrations.huggingface.names import fitted
+from lrpet.integrations.huggingface.names import fitted, ways
 from lrpet.integrations.huggingface.native import attach
 from lrpet.integrations.huggingface.notice import without_notice
 from lrpet.layers.factors import FactorPair
@@ -70,18 +69,17 @@ class LrpetQuantizer(HfQuantizer):
         return True
 
 
-def _check_weights(model: nn.Module, files: Sequence[str]) -> None:
+def _check_weights(model: Any, files: Sequence[str]) -> None:
     """Raise ValueError if weights are those of a dense model, for which transformers would leave all factors random."""
-    factors = [f".{name}.0.weight" for name, module in model.named_modules() if isinstance(module, FactorPair)]
-    stored: list[str] = []
+    whole = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, FactorPair)]
+    stored: set[str] = set()
     for file in files:
         if file.endswith(".safetensors"):
             with safe_open(file, framework="pt") as opened:
-                stored += [f".{name}" for name in opened.keys()]  # noqa: SIM118
-    # One of the two may have a prefix that the other lacks: what is loaded may have another head than what was saved.
-    if factors and stored and not any(a.endswith(b) or b.endswith(a) for a in factors for b in stored):
+                stored.update(opened.keys())
+    if whole and any(stored.issuperset(map(way, whole)) for way in ways(model)):
         raise ValueError(
-            f"the config says that this {type(model).__name__} is compact, but its weights have no factors: they are those of "
-            "a dense model, which was saved with the config of a compact one. Delete quantization_config and "
+            f"the config says that this {type(model).__name__} is compact, but its weights are those of a dense model, "
+            "which was saved with the config of a compact one. Delete quantization_config and "
             "transformers_weights from config.json"
         )
