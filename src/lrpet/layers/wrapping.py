@@ -34,8 +34,8 @@ def is_of_transformers(module: nn.Module) -> bool:
 def leave_forwards_(model: nn.Module) -> None:
     """Take forwards away that trainers have put on a network, a copy of which is to be a network of its own.
 
-    accelerate puts mixed precision around a forward. Those that are put on models of transformers, such as TRL's, may hold
-    the model that was copied.
+    accelerate puts mixed precision around a forward. TRL puts a forward on models of transformers that holds the model itself,
+    so that a copy would go on computing with the original.
     """
     original = vars(model).pop("_original_forward", None)
     if original is not None:

@@ -18,8 +18,8 @@ from lrpet.planning.planner import plan as planned
 from lrpet.projecting.projector import Projector
 
 STATE = "lrpet_projector.json"
-_OF_PLANS = frozenset(inspect.signature(planned).parameters) - {"model", "example_inputs"}
-_OF_PROJECTORS = frozenset(inspect.signature(Projector).parameters) - {"model", "plan", "total_steps"} - _OF_PLANS
+_OF_PROJECTORS = frozenset(inspect.signature(Projector).parameters) - {"model", "plan", "total_steps"}
+_OF_PLANS = frozenset(inspect.signature(planned).parameters) - {"model", "example_inputs"} - _OF_PROJECTORS
 
 
 class LrpetCallback(TrainerCallback):

@@ -1,9 +1,9 @@
 """What a reader without lrpet meets: an error that says what to do, in place of a network with random factors.
 
-transformers skips a quantization method that it does not know, with a warning, and gives layers that are not in the file
-random weights. config.json therefore names an index of weights, "transformers_weights", that leads to no weights: the file it
-points to has the advice for a name, which is what the error about the missing file shows. The quantizer of lrpet takes that
-entry away before transformers looks for weights, and so finds those in the usual place.
+transformers skips a quantization method that it does not know, with a warning. Layers that are not in the file then get random
+weights. config.json therefore names an index of weights, as "transformers_weights", which leads to a file that is not there.
+The name of that file is the advice, and the error shows it. The quantizer of lrpet takes the entry away before transformers
+looks for weights, which are in the usual place.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from lrpet.layers.factors import FactorPair
 class LrpetQuantizer(HfQuantizer):
     """The part of lrpet in transformers' `from_pretrained`.
 
-    It is there while weights are loaded, and then goes: a compact model has plain layers, so that transformers is to treat it
-    as any other model when it is trained, cast, compiled or saved.
+    It goes once the weights are loaded. A compact model has plain layers, and transformers is to train, cast, compile and save
+    it as any other model.
     """
 
     quantization_config: LrpetConfig
