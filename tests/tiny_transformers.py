@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 import lrpet
+from lrpet.layers.factors import FactorPair
 
 TOKENS = {"input_ids": torch.arange(3, 11)[None]}
 _DECODER = {"decoder_input_ids": torch.arange(3, 8)[None]}
@@ -130,3 +131,16 @@ def sequences() -> list[dict[str, Tensor]]:
     """Make a training set of sixteen sequences."""
     tokens = torch.randint(0, 50, (16, 8), generator=torch.Generator().manual_seed(0))
     return [{"input_ids": row, "labels": row} for row in tokens]
+
+
+def pairs(model: nn.Module) -> list[str]:
+    """Return the names of a model's factor pairs."""
+    return [name for name, module in model.named_modules() if isinstance(module, FactorPair)]
+
+
+def assert_equal(found: nn.Module, wanted: nn.Module) -> None:
+    """Fail unless two models have equal tensors, in factor pairs of equal names."""
+    assert pairs(found) == pairs(wanted) != []
+    states = found.state_dict(), wanted.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
