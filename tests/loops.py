@@ -93,15 +93,14 @@ def huggingface(folder: Path) -> dict[str, Any]:
     """Train with the Hugging Face Trainer, and keep a checkpoint."""
     import transformers
 
-    from lrpet.integrations.huggingface import ProjectorCallback
+    from lrpet.integrations.huggingface import LrpetCallback
 
     torch.manual_seed(0)
     config = transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2, n_positions=16)
     model = transformers.GPT2LMHeadModel(config)
     tokens = torch.randint(0, 50, (32, 8), generator=torch.Generator().manual_seed(0))
     rows = [{"input_ids": row, "labels": row} for row in tokens]
-    plan = lrpet.plan(model, {"input_ids": tokens[:1]}, macs=0.6, multiple_of=1)
-    projector = lrpet.Projector(model, plan, every=2)
+    callback = LrpetCallback(macs=0.6, multiple_of=1, every=2)  # planned in each process, and agreed on
     arguments = transformers.TrainingArguments(
         str(folder),
         per_device_train_batch_size=4,
@@ -111,10 +110,10 @@ def huggingface(folder: Path) -> dict[str, Any]:
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=[ProjectorCallback(projector)])
+    trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=[callback])
     trainer.train()
     assert (folder / "checkpoint-4" / "lrpet_projector.json").is_file()
-    return found(model, projector)
+    return found(model, callback.projector)
 
 
 def trained(options: str, kill: int) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def test_the_weight_of_a_pair_that_keeps_images_as_nhwc() -> None:
 
 def test_an_optimised_network_is_not_saved(tmp_path: Path) -> None:
     model, x = given(compact_small)
-    with pytest.raises(ValueError, match=r"save the compact network, and optimise what lrpet\.load returns"):
+    with pytest.raises(ValueError, match=r"save the compact network, and optimise what is loaded again"):
         lrpet.save(optimize(model, x), tmp_path / "compact")
     assert list(tmp_path.iterdir()) == []
     lrpet.save(model, tmp_path / "compact")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 import timm
 import torch
 import torch._dynamo
-import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from helpers import images
@@ -25,7 +23,6 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrpet
-from lrpet.integrations.huggingface import ProjectorCallback, from_pretrained, save_pretrained
 from lrpet.integrations.lightning import ProjectorCallback as LightningCallback
 from lrpet.integrations.optimizer import attach
 
@@ -313,83 +310,6 @@ def test_lightning_with_accumulation_and_checkpoints(tmp_path: Path) -> None:
     assert not any(hook for hook in trainer.optimizers[0]._optimizer_step_post_hooks.values())
 
 
-# ── Hugging Face ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def gpt2() -> Any:
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=16)
-    return transformers.GPT2LMHeadModel(config)
-
-
-def sequences() -> list[dict[str, Tensor]]:
-    tokens = torch.randint(0, 50, (16, 8), generator=torch.Generator().manual_seed(0))
-    return [{"input_ids": row, "labels": row} for row in tokens]
-
-
-def trained(
-    folder: Path, *, resume: bool = False, steps: int = 8, save: int = 4, start: int | float = 0
-) -> tuple[Any, lrpet.Projector, Any]:
-    model = gpt2()
-    plan = lrpet.plan(model, {"input_ids": torch.zeros(1, 8, dtype=torch.long)}, macs=0.5)
-    projector = lrpet.Projector(model, plan, start=start, every=2)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=4,
-        save_steps=save,
-        logging_steps=1,
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-        lr_scheduler_type="constant",
-    )
-    trainer = transformers.Trainer(
-        model, arguments, train_dataset=sequences(), callbacks=[ProjectorCallback(projector)]
-    )
-    trainer.train(resume_from_checkpoint=resume)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return model, projector, trainer
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_hugging_face_trainer_with_checkpoints(tmp_path: Path) -> None:
-    model, projector, trainer = trained(tmp_path / "whole")
-    assert projector.steps == 8
-    for name, layer in projector.plan.bind(model).items():
-        assert rank_of(layer.weight) <= projector.plan.ranks[name]
-    assert any("lrpet/pruned" in entry for entry in trainer.state.log_history)
-    saved = json.loads((tmp_path / "whole" / "checkpoint-4" / "lrpet_projector.json").read_text())
-    assert saved["steps"] == 4
-
-    trained(tmp_path / "part", steps=4)
-    resumed, projector, trainer = trained(tmp_path / "part", resume=True)
-    assert trainer.state.global_step == projector.steps == 8
-    for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_folder_with_its_config(tmp_path: Path) -> None:
-    model = gpt2().eval()
-    tokens = {"input_ids": torch.arange(8)[None]}
-    plan = lrpet.plan(model, tokens, macs=0.5)
-    lrpet.Projector(model, plan, start=0, every=1).project()
-    compact = lrpet.factorize(model, plan)
-    save_pretrained(compact, tmp_path / "compact")
-    assert (tmp_path / "compact" / "config.json").is_file()
-    card = (tmp_path / "compact" / "README.md").read_text(encoding="utf-8")
-    assert 'compact = from_pretrained("this folder")' in card
-    assert str(plan) in card
-    loaded: Any = from_pretrained(tmp_path / "compact")
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(**tokens).logits, model(**tokens).logits, rtol=1e-4, atol=1e-4)
-    generated = loaded.generate(**tokens, max_new_tokens=4, do_sample=False, pad_token_id=0)
-    assert torch.equal(generated, model.generate(**tokens, max_new_tokens=4, do_sample=False, pad_token_id=0))
-    with pytest.raises(ValueError, match=r"Sequential is not a transformers model: use lrpet\.save"):
-        save_pretrained(network(), tmp_path / "other")
-
-
 # ── state in the optimizer, and lengths from trainers ────────────────────────────────────────────────────────────────
 
 
@@ -463,22 +383,10 @@ def test_lookahead_counts_every_step() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_trainers_say_how_long_the_training_is(tmp_path: Path) -> None:
-    _, projector, _ = trained(tmp_path / "transformers", steps=4, start=0.75)
-    assert (projector.total_steps, projector.start, projector.steps) == (4, 3, 4)
+def test_the_trainer_says_how_long_the_training_is(tmp_path: Path) -> None:
     _, projector, _ = fit(tmp_path / "lightning", epochs=1, start=0.5)
     assert (projector.total_steps, projector.start, projector.steps) == (6, 3, 6)
     _, first, trainer = fit(tmp_path / "lightning", epochs=1, start=0.5)
     trainer.save_checkpoint(tmp_path / "half.ckpt", weights_only=False)
     _, resumed, _ = fit(tmp_path / "lightning", epochs=2, start=0.5, resume=str(tmp_path / "half.ckpt"))
     assert (first.steps, resumed.total_steps, resumed.steps) == (6, 12, 12)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_best_model_from_before_the_first_projection_is_told() -> None:
-    model = gpt2()
-    plan = lrpet.plan(model, {"input_ids": torch.zeros(1, 8, dtype=torch.long)}, macs=0.5)
-    callback = ProjectorCallback(lrpet.Projector(model, plan, total_steps=8))
-    arguments: Any = None
-    with pytest.warns(UserWarning, match="choose among those from step 4 on"):
-        callback.on_train_end(arguments, transformers.TrainerState(), transformers.TrainerControl())

@@ -126,7 +126,7 @@ def test_any_convolution(
             pair(x), expected, rtol=0, atol=TOLERANCE[dtype] * expected.abs().max().item() + 1e-30
         )
         if unfolding == "channel" and not layer.transposed:
-            weight = layer.weight
+            weight = layer.weight.detach()
             torch.testing.assert_close(pair.weight, weight, rtol=0, atol=TOLERANCE[dtype] * weight.abs().max().item())
 
 

@@ -11,6 +11,7 @@ import torch
 from helpers import factors, images
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import FrozenBatchNorm2d
 from transformers.pytorch_utils import Conv1D
 
@@ -62,6 +63,25 @@ def test_what_takes_a_layers_place_answers_as_it_did() -> None:
     assert set(pair.state_dict()) == {"0.weight", "1.weight", "1.bias"}
     with pytest.raises(AttributeError, match="kernel_size"):
         pair.kernel_size  # noqa: B018
+
+
+def test_a_product_is_formed_only_to_compute_with_it() -> None:
+    """T5 asks for the dtype of a weight at every pass, which would cost more than the layer itself."""
+    pair: Any = lrpet.compress(nn.Conv2d(6, 9, 3, groups=3), images(1, 6, 5, 5), ranks={"": 2})
+    with FlopCounterMode(display=False) as counter:
+        weight = pair.weight
+        assert (weight.dtype, weight.device, weight.shape) == (torch.float32, torch.device("cpu"), (9, 2, 3, 3))
+        assert (weight.dim(), weight.size(0), weight.numel(), weight.ndim) == (4, 9, 162, 4)
+    assert counter.get_total_flops() == 0
+    left, right = pair[1].weight.view(3, 3, 2), pair[0].weight.view(3, 2, 18)
+    wanted = (left @ right).view(9, 2, 3, 3)
+    assert type(weight + 0) is Tensor
+    assert torch.equal(weight, wanted)
+    (weight.to(torch.float64) ** 2).sum().backward()
+    grad = pair[0].weight.grad.clone()
+    pair.zero_grad()
+    (wanted.double() ** 2).sum().backward()
+    assert torch.equal(pair[0].weight.grad, grad)
 
 
 # ── shared, frozen and reached-for weights ───────────────────────────────────────────────────────────────────────────

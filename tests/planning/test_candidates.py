@@ -97,7 +97,7 @@ def test_nothing_is_skipped_in_silence() -> None:
         "parametrized.parametrizations.weight": "ParametrizationList is not supported",
         "computed": "its weight is computed by a parametrization",
         "one_dimensional": "factorised",
-        "embedding": "Embedding is not supported",
+        "embedding": "an embedding, whose rows are looked up and not multiplied",
         "attention": "factorised",
         "attention.out_proj": "factorised",
         "recurrent": "LSTM runs its weights in one fused kernel, which takes no factors",
@@ -132,7 +132,7 @@ def test_layers_that_stay_dense_still_count() -> None:
     ("name", "why"),
     [
         ("depthwise", "depthwise"),
-        ("embedding", "Embedding is not supported"),
+        ("embedding", "an embedding, whose rows are looked up and not multiplied"),
         ("tied_to_table", "shares its weight"),
         ("unused", "did not run"),
         ("parametrized", "parametrization"),

@@ -77,7 +77,8 @@ def test_the_table_shows_every_layer_and_the_totals(small: Small) -> None:
         assert ("dense" if layer.rank is None else str(layer.rank)) in cells
         for number in (layer.macs_dense, layer.macs, layer.params_dense, layer.params):
             assert f"{number:,}" in cells
-        assert line.endswith(layer.reason)
+        assert layer.reason in line
+    assert lines[6].endswith(f"({plan.layers[4].params_dense / plan.params_dense:.0%} of the parameters)")
     assert "norm" in lines[2].split()
     assert lines[-1] == plan.summary()
     assert "keep=0.5: 3 of 5 layers factorised" in lines[-1]

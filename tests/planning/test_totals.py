@@ -93,7 +93,9 @@ def test_a_budget_that_dense_parts_make_impossible_names_them() -> None:
         ValueError, match=r"cannot be met.*Parts that stay dense, and their share of the parameters: "
     ) as error:
         lrpet.plan(model, inputs, params=0.4)
-    assert "bert.embeddings.word_embeddings (Embedding is not supported) (32 %)" in str(error.value)
+    assert "bert.embeddings.word_embeddings (an embedding, whose rows are looked up and not multiplied) (32 %)" in str(
+        error.value
+    )
     reached = lrpet.plan(model, inputs, params=0.9)
     assert 0.88 < reached.params / reached.params_dense <= 0.9
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from lrpet.planning.plan import Plan
@@ -16,10 +18,13 @@ def folder_card(model: nn.Module, plan: Plan, source: str | None) -> str:
     return model_card(plan, name=name, usage=f'import lrpet\n\n{made}\ncompact = lrpet.load("this folder", model)')
 
 
-def model_card(plan: Plan, *, name: str, usage: str) -> str:
+def model_card(
+    plan: Plan, *, name: str, usage: str, library: str = "lrpet", tags: Sequence[str] = ("low-rank", "compact")
+) -> str:
     """Return front matter for hubs, `usage` as code, and the table of the compact model's plan."""
+    front = f"---\nlibrary_name: {library}\ntags: [{', '.join(tags)}]\n---"
     return (
-        f"---\nlibrary_name: lrpet\ntags: [low-rank, compact]\n---\n\n# {name}, compact\n\n{plan.summary()}\n\n"
+        f"{front}\n\n# {name}, compact\n\n{plan.summary()}\n\n"
         f"```python\n{usage}\n```\n\n"
         "What was decided for every layer; costs are those of the example that the plan was made with.\n\n"
         f"```\n{plan}\n```\n"

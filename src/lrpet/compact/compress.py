@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from lrpet.compact.factorize import factorize
-from lrpet.layers.wrapping import unwrapped
+from lrpet.layers.wrapping import leave_forwards_, unwrapped
 from lrpet.planning.planner import plan
 from lrpet.projecting.projector import Projector
 
@@ -41,6 +41,7 @@ def compress(
         ValueError: as `lrpet.plan` does, or if a weight or its batch norm holds NaN or Inf.
     """
     network = copy.deepcopy(unwrapped(model))
+    leave_forwards_(network)
     if options.keys() & {"macs", "params", "bytes", "latency"} and options.get("allocate", "auto") == "auto":
         options["allocate"] = "energy"
     decided = plan(network, example_inputs, **options).settled()

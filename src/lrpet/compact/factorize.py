@@ -31,7 +31,7 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     the original, no bias), then a 1×1 convolution r→n (with the original bias). `lrpet.layers.matrix` has the table of all
     layers. An `nn.MultiheadAttention` becomes a `lrpet.layers.factorized_attention.FactorizedAttention`. Layers that share
     a weight share its factors. Dtype, device, training mode and `requires_grad` are kept. Wrappers of torch.compile and data
-    parallelism are left behind.
+    parallelism, and forwards that trainers put on a model, are left behind.
 
     A network sharded by `fully_shard` is put together layer by layer: the compact network comes on the CPU of process 0, and
     on the meta device in the others. All processes must call. Each process factorises its share of the layers, for which it

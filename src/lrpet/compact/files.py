@@ -28,6 +28,7 @@ from lrpet.compact.card import folder_card
 from lrpet.compact.structure import skeleton
 from lrpet.compact.weights import check_header, digest, load_weights, match_dtypes
 from lrpet.compact.write import written_folder
+from lrpet.layers.factors import FactorPair
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 
@@ -59,6 +60,7 @@ def save(
         raise ValueError(
             f"this {type(model).__name__} is not a compact model: pass what lrpet.factorize(model, plan) returned"
         )
+    check_structure(model, plan)
     _check_plain(model)
     folder = Path(folder)
     known = (folder / MANIFEST).is_file()
@@ -74,17 +76,27 @@ def save(
     )
 
 
-def _check_plain(model: nn.Module) -> None:
-    """Raise ValueError for what could not be read back.
+def check_structure(model: nn.Module, plan: Plan) -> None:
+    """Raise ValueError for a network with other layers than its plan says, which could not be read back.
 
-    Optimised networks have other layers than their plan says. Quantised and sharded weights are tensors that wrap others,
-    which safetensors cannot hold.
+    `lrpet.optimize` folds layers together, and a network that was factorised twice has factors of both times.
     """
     if hasattr(model, "lrpet_folded"):
         raise ValueError(
-            "lrpet.optimize folded layers together, so that lrpet.load could not read this network: "
-            "save the compact network, and optimise what lrpet.load returns"
+            "lrpet.optimize folded layers together, so that this network could not be read back: "
+            "save the compact network, and optimise what is loaded again"
         )
+    planned = tuple(f"{name}." for name in plan.ranks)
+    pairs = (name for name, module in model.named_modules() if name and isinstance(module, FactorPair))
+    if unknown := [name for name in pairs if not f"{name}.".startswith(planned)]:
+        raise ValueError(
+            f"{unknown[0]!r} is a factor pair that the plan of this {type(model).__name__} does not know, so that it could not "
+            "be read back: the network was factorised twice. Factorise the full-size network, once"
+        )
+
+
+def _check_plain(model: nn.Module) -> None:
+    """Raise ValueError for quantised and sharded weights: tensors that wrap others, which safetensors cannot hold."""
     for name, tensor in model.state_dict().items():
         if is_traceable_wrapper_subclass(tensor):
             raise ValueError(
@@ -184,7 +196,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a saved folder, checked for its format. Raises as `load` does."""
     path = folder / MANIFEST
     if not path.is_file() or not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it")
+        hint = (
+            "; a folder of transformers is loaded by its from_pretrained" if (folder / "config.json").is_file() else ""
+        )
+        raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""One file per framework, each imported when it is first asked for.
+"""One module per framework, each imported when it is first asked for.
 
 `lrpet.integrations.optimizer` is for plain PyTorch, accelerate and timm, `.huggingface` and `.lightning` for their trainers.
 """

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from lrpet.layers.product import Product
+
 _OF_INPUT = ("in_features", "in_channels")
 _OF_OUTPUT = ("out_features", "out_channels", "bias", "groups")
 _OF_BOTH = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
@@ -17,7 +19,7 @@ class FactorPair(nn.Sequential):
     """Two plain layers, one after the other, in the place of one: W ≈ L·R, R first.
 
     The pair answers to `weight`, `bias`, `in_features` and further attributes as the replaced layer did, for code that asks
-    a layer for its dtype, device or width. `weight` is multiplied out at every look.
+    a layer for its dtype, device or width. `weight` is multiplied out whenever something is computed with it.
     """
 
     __jit_unused_properties__: ClassVar = ["weight"]  # torch.jit.script compiles every other property
@@ -33,7 +35,7 @@ class FactorPair(nn.Sequential):
             raise AttributeError("the weight of a spatial or transposed pair is not formed: look at its two factors")
         groups = getattr(self[1], "groups", 1)
         left, right = second.reshape(groups, -1, second.shape[1]), first.reshape(groups, second.shape[1], -1)
-        return (left @ right).view(len(second), *first.shape[1:])
+        return Product.of(left, right, (len(second), *first.shape[1:]))
 
     def __getattr__(self, name: str) -> Any:
         if name in _OF_INPUT:

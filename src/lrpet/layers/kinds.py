@@ -55,4 +55,6 @@ def refusal_of(module: nn.Module, layer: MatrixLayer | None) -> str | None:
         return layer.refusal()
     if isinstance(module, nn.RNNBase):
         return f"{type(module).__name__} runs its weights in one fused kernel, which takes no factors"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "an embedding, whose rows are looked up and not multiplied"
     return f"{type(module).__name__} is not supported"

@@ -153,7 +153,9 @@ class Plan:
 
     def table(self, width: int | None = None) -> str:
         """Return a table of all layers with the totals below it, its lines shortened to `width` characters if given."""
-        return "\n".join([*rendered(self.layers, width), "", self.summary()])
+        return "\n".join(
+            [*rendered(self.layers, width, macs=self.macs_dense, params=self.params_dense), "", self.summary()]
+        )
 
     def summary(self) -> str:
         """Return the totals in one line: of the whole network, and of its convolutions and linears where that differs."""

@@ -109,7 +109,8 @@ def _unchosen(
     if included is not None:
         return None if included(layer.module, layer.name) else "not included"
     if isinstance(layer.module, nn.Linear) and layer.name == last:
-        return "not included: the classifier, the last layer to run"
+        tied = f", and tied to {layer.shares_weight_with[0] or '(root)'}" if layer.shares_weight_with else ""
+        return f"not included: the classifier, the last layer to run{tied}"
     return None if layer.layer.weight.requires_grad else "frozen (its weight does not require gradients)"
 
 

@@ -13,9 +13,16 @@ _OPTIONAL = (8, 1, 2)
 _SHORTEST_DECISION = 24
 
 
-def rendered(layers: Sequence[LayerPlan], width: int | None) -> list[str]:
-    """Return the lines of a table with a row for each layer, no wider than `width` characters if that can be had."""
-    rows = [_HEAD, *(_row(layer) for layer in layers)]
+#: The fraction of the whole network's cost from which the row of a dense layer says it.
+_NOTABLE = 0.01
+
+
+def rendered(layers: Sequence[LayerPlan], width: int | None, *, macs: int, params: int) -> list[str]:
+    """Return the lines of a table with a row for each layer, no wider than `width` characters if that can be had.
+
+    `macs` and `params` are those of the whole dense network.
+    """
+    rows = [_HEAD, *(_row(layer, macs, params) for layer in layers)]
     shown = list(range(len(_HEAD)))
     for column in _OPTIONAL:
         if width is not None and _width(rows, shown[:-1]) + _SHORTEST_DECISION > width:
@@ -33,11 +40,22 @@ def change(before: int, after: int, unit: str) -> str:
     return f"{before / 1e6:,.2f} M → {after / 1e6:,.2f} M {unit}{cut}"
 
 
-def _row(layer: LayerPlan) -> tuple[str, ...]:
+def _row(layer: LayerPlan, all_macs: int, all_params: int) -> tuple[str, ...]:
     matrix = str(layer.shape) + (" spatial" if layer.unfolding == "spatial" else "") if layer.rows else ""
     rank = "dense" if layer.rank is None else str(layer.rank)
+    share = "" if layer.rank is not None else _share(layer, all_macs, all_params)
     costs = (f"{n:,}" for n in (layer.macs_dense, layer.macs, layer.params_dense, layer.params))
-    return (layer.name or "(root)", layer.kind, matrix, rank, *costs, layer.batch_norm or "", layer.reason)
+    return (layer.name or "(root)", layer.kind, matrix, rank, *costs, layer.batch_norm or "", layer.reason + share)
+
+
+def _share(layer: LayerPlan, all_macs: int, all_params: int) -> str:
+    """Return what a dense layer is of the network, such as " (30 % of the parameters)"; "" where that is little."""
+    parts = {
+        "parameters": layer.params_dense / max(1, all_params),
+        "multiply-adds": layer.macs_dense / max(1, all_macs),
+    }
+    notable = [f"{part:.0%} of the {unit}" for unit, part in parts.items() if part >= _NOTABLE]
+    return f" ({', '.join(notable)})" if notable else ""
 
 
 def _width(rows: Sequence[tuple[str, ...]], shown: Sequence[int]) -> int:
