@@ -16,6 +16,7 @@ from lrpet.train.earlier import RENAMED, translated
 from lrpet.train.options import (
     BUDGETS,
     LIMITS,
+    OF_FILES,
     RECIPE,
     Compression,
     Machine,
@@ -62,6 +63,7 @@ class Config(_Options):
         self._check_allocation()
         self._check_projections()
         self._check_schedule()
+        self._check_data()
         return self
 
     def _check_budget(self) -> None:
@@ -115,6 +117,13 @@ class Config(_Options):
             raise ValueError("milestones go with schedule: step, and only with it")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be fewer than epochs={self.epochs}")
+
+    def _check_data(self) -> None:
+        given = [name for name in OF_FILES if getattr(self, name) != RECIPE[name].default]
+        if given and ":" not in self.data:
+            raise ValueError(
+                f"{self.data} lies in memory: leave out {', '.join(given)}, which say how image files are read"
+            )
 
     def projection_schedule(self, steps_per_epoch: int) -> int | float | Shrinking:
         """Return when to project, as `lrpet.Projector` takes it for `every`."""

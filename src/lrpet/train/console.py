@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from lrpet.train.folder import Progress as RunProgress
 from lrpet.train.measure import Running, Score
 
 REFRESH_SECONDS = 0.5
+#: At most so many corrupt images are named on the terminal after an epoch.
+NAMED = 5
 #: {allocate: what will become of a plan that is not settled}.
 _DIVIDED_AGAIN = {
     "auto": "If projections begin in the second half of training, the first one divides the budget again, by energy.",
@@ -94,6 +96,13 @@ class Console:
             f"  {progress.seconds:.0f} s, {share:.1%} projecting",
             soft_wrap=True,
         )
+
+    def corrupt(self, corrupt: Mapping[str, str]) -> None:
+        """Name images that were left out, {image: what its decoder said}; the first few where there are many."""
+        for image, said in list(corrupt.items())[:NAMED]:
+            self.rich.print(f"left out: {image} is no readable image: {said}", soft_wrap=True, markup=False)
+        if len(corrupt) > NAMED:
+            self.rich.print(f"left out: {len(corrupt) - NAMED} more images, which metrics.jsonl names", soft_wrap=True)
 
     def summary(self, summary: dict[str, Any]) -> None:
         """Print the summary as a table."""

@@ -111,6 +111,7 @@ class _Training:
             held_out = self.validated()
             folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate)
             console.epoch_done(progress, self.projector, trained, held_out)
+            console.corrupt(self.log_corrupt(folder))
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)
             if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.config.epochs:
@@ -155,11 +156,18 @@ class _Training:
 
     def stop(self, progress: Progress, folder: RunFolder) -> NoReturn:
         """Write a checkpoint, and raise PreemptedError."""
+        self.log_corrupt(folder)
         folder.save_checkpoint(self.accelerator, self.projector, progress)
         raise PreemptedError(
             f"told to stop ({self.preempted.told or 'another process was'}) after {progress.epoch} epochs and {progress.step} "
             f"steps: a checkpoint is written. Go on with: lrpet train --resume --output {folder.path}"
         )
+
+    def log_corrupt(self, folder: RunFolder) -> dict[str, str]:
+        """Log the corrupt images that all processes left out, and return the new ones."""
+        if self.config.on_corrupt == "error":
+            return {}
+        return folder.log_corrupt(self.processes.union(self.task.dataset.corrupt))
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take one optimizer step, and return its loss and logits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lrpet.train.trackers import Track
 
 #: Options that may differ between a run and its continuation; `epochs` may rise besides.
-FREE = {"output", "data_dir", "num_workers", "checkpoint_every", "log_with"}
+FREE = {"output", "data_dir", "num_workers", "on_corrupt", "checkpoint_every", "log_with"}
 
 #: What reading a damaged checkpoint, or one of another network, can raise.
 UNREADABLE = (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError)
@@ -65,6 +65,9 @@ class RunFolder:
         self._metrics = self.path / "metrics.jsonl"
         self._checkpoints = self.path / "checkpoints"
         self._ranks: dict[str, int] | None = None  # as last logged
+        self._step = 0  # as last logged
+        self.corrupt: set[str] = set()
+        """The corrupt images that were left out so far, in all processes."""
         self._track: Track | None = None  # from `begin` on
 
     @staticmethod
@@ -164,6 +167,8 @@ class RunFolder:
         self.processes.wait()  # until all have read it
         self._write("metrics.jsonl", "".join(line + "\n" for line in kept))
         self._write("config.yaml", self._config.to_yaml())
+        self._step = step
+        self.corrupt = {line["image"] for line in map(json.loads, kept) if line["kind"] == "corrupt"}
         self._ranks = next((line["ranks"] for line in map(json.loads, reversed(kept)) if "ranks" in line), None)
         self._track = track
 
@@ -203,6 +208,14 @@ class RunFolder:
             }
         )
 
+    def log_corrupt(self, corrupt: Mapping[str, str]) -> dict[str, str]:
+        """Log corrupt images, {image: what its decoder said}, each of them once; return those that are new."""
+        new = {image: said for image, said in sorted(corrupt.items()) if image not in self.corrupt}
+        for image, said in new.items():
+            self._log({"kind": "corrupt", "step": self._step, "image": image, "said": said})
+        self.corrupt |= new.keys()
+        return new
+
     def metrics(self) -> list[dict[str, Any]]:
         """Read everything logged so far."""
         return [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
@@ -230,12 +243,14 @@ class RunFolder:
     def _log(self, values: dict[str, Any]) -> None:
         """Append a line to the metrics; trackers get its fractional numbers."""
         assert self._track is not None
+        self._step = values["step"]
         if not self.processes.main:
             return
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if isinstance(value, float)}
-        self._track(numbers, step=values["step"])
+        if numbers:
+            self._track(numbers, step=values["step"])
 
 
 def _warm_starts(checkpoint: Path) -> dict[str, Any]:

@@ -18,6 +18,10 @@ LIMITS = (
 )  # fmt: skip
 
 
+#: Options that say how image files are read, so that they mean nothing for data that lies in memory.
+OF_FILES = ("on_corrupt",)
+
+
 class NetworkAndData:
     """What is trained, and on what."""
 
@@ -41,6 +45,10 @@ class NetworkAndData:
     cutmix: float = option(0.0, "paste boxes of other images; the number is the parameter of a beta distribution", ge=0)
     random_erasing: float = option(0.0, "probability of erasing a box of an image", ge=0, le=1)
     repeats: int = option(1, "differently augmented copies of an image in a batch", ge=1)
+    on_corrupt: Literal["error", "skip"] = option(
+        "error",
+        "what becomes of image files that cannot be decoded: stop and name the file, or leave them out, named and counted",
+    )
 
 
 class Compression:

@@ -85,6 +85,8 @@ def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
     compact = lrpet.load(folder.compact)
     costs = _costs(task, trained, compact)
     compact.to(device)
+    tested = score(compact, task.batches(task.dataset.test, device, training=False)).accuracy
+    folder.log_corrupt(task.dataset.corrupt)
     return {
         "model": config.model,
         "data": config.data,
@@ -95,7 +97,8 @@ def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
         **costs,
         "val_accuracy_before_bn_reestimation": as_it_comes,
         "val_accuracy": score(compact, validation).accuracy if len(task.validation) else None,
-        "test_accuracy": score(compact, task.batches(task.dataset.test, device, training=False)).accuracy,
+        "test_accuracy": tested,
+        "corrupt_images": len(folder.corrupt),
         "seconds": trained.seconds,
         "config": config.model_dump(mode="json"),
     }
@@ -177,7 +180,7 @@ def saved_with_data(
     images = dataset.test
     if part == "validation" and config is not None:
         _, images = split(dataset.train, holdout=config.holdout, seed=config.seed)
-    options = BatchOptions(batch_size)
+    options = BatchOptions(batch_size, on_corrupt="error" if config is None else config.on_corrupt)
     return compact, batches(images, dataset, options, device=torch.device(device), train=False)
 
 

@@ -75,6 +75,7 @@ class Task:
             repeats=config.repeats,
             channels_last=config.channels_last,
             num_workers=config.num_workers,
+            on_corrupt=config.on_corrupt,
             rank=processes.rank if processes else 0,
             processes=processes.count if processes else 1,
         )

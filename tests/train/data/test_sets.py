@@ -72,7 +72,7 @@ def test_folder_prefers_its_test_part(tmp_path: Path) -> None:
     write_folder(tmp_path, ("train", "val", "test"))
     dataset = load(f"folder:{tmp_path}")
     assert isinstance(dataset.test, FileImages)
-    assert all("/test/" in path for path in dataset.test.paths)
+    assert all("/test/" in dataset.test.source.name(number) for number in range(len(dataset.test)))
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:

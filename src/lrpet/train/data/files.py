@@ -1,4 +1,4 @@
-"""Batches of image files, read and augmented by worker processes."""
+"""Batches of encoded images, read and augmented by worker processes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
-from torch.utils.data import Dataset as TorchDataset
 
 from lrpet.train.data.dataset import Dataset, FileImages
+from lrpet.train.data.decoding import Decoded, collated
 from lrpet.train.data.options import BatchOptions, mixed
 
 
 class FileBatches:
     """Batches of image files: random crops of random size for training, the middle of each image for scoring.
 
-    Raises ValueError for `repeats`, since images are augmented by their place in the set, and for `crop_padding`.
+    Raises ValueError for `repeats`, since images are augmented by their place in the set, and for `crop_padding`. Going
+    through them raises ValueError for an image that cannot be read, and for a corrupt one unless these are to be skipped;
+    then `dataset.corrupt` names it.
     """
 
     def __init__(
@@ -32,7 +34,10 @@ class FileBatches:
                 f"crop_padding={options.crop_padding} is for data that fits into memory: leave it out, since image files "
                 "are cropped at a random place and scale"
             )
-        self.files = _Files(images, _transform(images, dataset, options, train=train), options.seed if train else None)
+        transform = _transform(dataset, options, train=train)
+        seed = options.seed if train else None
+        self.files = Decoded(images, transform, seed=seed, on_corrupt=options.on_corrupt)
+        self.corrupt = dataset.corrupt
         self.options, self.device, self.train, self.done = options, device, train, 0
         self.format = torch.channels_last if options.channels_last else torch.contiguous_format
 
@@ -50,13 +55,18 @@ class FileBatches:
         loader = DataLoader(
             self.files,
             batch_sampler=_Shared(sampler, self.options, train=self.train, done=self.done),
+            collate_fn=collated,
             generator=order,
             num_workers=self.options.num_workers,
             pin_memory=self.device.type == "cuda",
         )
-        for images, labels in loader:
-            moved = images.to(self.device, non_blocking=True).contiguous(memory_format=self.format)
-            yield moved, labels.to(self.device, non_blocking=True)
+        for images, labels, corrupt, refused in loader:
+            if refused is not None:
+                raise ValueError(refused)
+            self.corrupt.update(corrupt)
+            if images is not None:
+                moved = images.to(self.device, non_blocking=True).contiguous(memory_format=self.format)
+                yield moved, labels.to(self.device, non_blocking=True)
 
 
 class _Shared(Sampler[list[int]]):
@@ -72,10 +82,10 @@ class _Shared(Sampler[list[int]]):
                 yield own
 
 
-def _transform(images: FileImages, dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:
+def _transform(dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:
     from torchvision.transforms import v2
 
-    side, flip = images.image_size, dataset.flip if options.flip is None else options.flip
+    side, flip = dataset.image_size, dataset.flip if options.flip is None else options.flip
     crop = (
         [v2.RandomResizedCrop(side), v2.RandomHorizontalFlip(0.5 if flip else 0.0)]
         if train
@@ -83,27 +93,3 @@ def _transform(images: FileImages, dataset: Dataset, options: BatchOptions, *, t
     )
     finish = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(dataset.mean, dataset.std)]
     return v2.Compose([*crop, *finish])
-
-
-class _Files(TorchDataset[tuple[Tensor, int]]):
-    """Decodes and transforms one image file; in training, with random numbers of its own for each image and epoch."""
-
-    def __init__(self, images: FileImages, transform: Any, seed: int | None) -> None:
-        self.images, self.transform, self.seed = images, transform, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        try:
-            with Image.open(self.images.paths[index]) as file:
-                image = file.convert("RGB")
-        except (OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.images.paths[index]} is no readable image: {error}") from None
-        with torch.random.fork_rng(devices=[]):
-            if self.seed is not None:
-                torch.default_generator.manual_seed(mixed(self.seed, self.epoch, index))  # the CPU's alone
-            return self.transform(image), int(self.images.labels[index])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -31,6 +31,8 @@ class BatchOptions:
     """Whether batches have the memory layout NHWC."""
     num_workers: int = 0
     """Processes that read image files."""
+    on_corrupt: Literal["error", "skip"] = "error"
+    """Whether an image that cannot be decoded is refused, or left out."""
     rank: int = 0
     """Which of the processes that train together gets these batches."""
     processes: int = 1

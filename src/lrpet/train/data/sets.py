@@ -10,6 +10,7 @@ import torch
 
 from lrpet.train.data.dataset import Dataset, FileImages, MemoryImages, split
 from lrpet.train.data.formats import Arrays, find_cifar10, find_idx
+from lrpet.train.data.sources import Paths
 
 NAMES = ("digits", "cifar10", "fashion-mnist", "folder:PATH")
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -127,7 +128,7 @@ def _folder(path: Path, image_size: int) -> Dataset:
 
     def images(part: Any) -> FileImages:
         paths, labels = zip(*part.samples, strict=True)
-        return FileImages(tuple(paths), torch.tensor(labels), image_size)
+        return FileImages(Paths(tuple(paths)), torch.arange(len(paths)), torch.tensor(labels))
 
     return Dataset(
         name=f"folder:{path}",
