@@ -115,6 +115,7 @@ class Config(_Options):
             raise ValueError("one-cycle has a warm-up of its own: leave warmup_epochs at 0, or choose another schedule")
         if bool(self.milestones) != (self.schedule == "step"):
             raise ValueError("milestones go with schedule: step, and only with it")
+        self.images_at_once(1)
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be fewer than epochs={self.epochs}")
 
@@ -132,6 +133,15 @@ class Config(_Options):
             return every
         last = min(self.every_last, every) if isinstance(every, int) else self.every_last
         return Shrinking(first=every, last=last, start=self.shrink_from)
+
+    def images_at_once(self, processes: int) -> int:
+        """Return how many images one of so many processes takes at once. Raises ValueError if they cannot be divided so."""
+        if self.batch_size % (processes * self.accumulate):
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be divided into {self.accumulate} parts in each of {processes} "
+                f"processes: choose a multiple of {processes * self.accumulate}, or another number to accumulate"
+            )
+        return self.batch_size // (processes * self.accumulate)
 
     @property
     def folder(self) -> Path:

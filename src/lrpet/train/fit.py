@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +20,7 @@ import lrpet
 from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
+from lrpet.train.data.options import in_parts
 from lrpet.train.folder import Progress, RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
@@ -90,7 +92,7 @@ class _Training:
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
         self.projector = _projector(task, self.accelerator, processes, len(self.batches))
-        self.augment = Augment(config, len(task.dataset.classes), batch_size=config.batch_size // processes.count)
+        self.augment = Augment(config, len(task.dataset.classes), batch_size=config.images_at_once(processes.count))
         set_seed(config.seed + processes.rank)
 
     def resume(self, folder: RunFolder) -> Progress:
@@ -140,8 +142,7 @@ class _Training:
         batches = console.epoch(epoch, self.batches, running, self.projector, done=done)
         for step, (images, labels) in enumerate(batches, start=done + 1):
             rate = self.rate
-            loss, logits = self.step(images, labels)
-            running.add(loss, logits, labels)
+            self.step(images, labels, running)
             if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
             if step < len(self.batches) and self.preempted.due(step):
@@ -169,13 +170,13 @@ class _Training:
             return {}
         return folder.log_corrupt(self.processes.union(self.task.dataset.corrupt))
 
-    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one optimizer step, and return its loss and logits."""
-        with self.accelerator.autocast():
-            augmented, targets = self.augment(images, labels)
-            logits = self.model(augmented)
-            loss = self.augment.loss(logits, targets)
-        self.accelerator.backward(loss)
+    def step(self, images: Tensor, labels: Tensor, running: Running) -> None:
+        """Take one optimizer step, with the gradients of all its parts, and add them to the score."""
+        parts = self.config.accumulate
+        for number, part in enumerate(in_parts([(images, labels)], parts), start=1):
+            last = number == parts  # only then do processes send each other gradients
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                self.backward(*part, running)
         if self.hooks.before_step is not None:
             self.hooks.before_step(self.projector)
         if self.config.clip_grad is not None:
@@ -183,7 +184,15 @@ class _Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
-        return loss, logits
+
+    def backward(self, images: Tensor, labels: Tensor, running: Running) -> None:
+        """Add the gradients of a part of a step to those that are there, and its score to `running`."""
+        with self.accelerator.autocast():
+            augmented, targets = self.augment(images, labels)
+            logits = self.model(augmented)
+            loss = self.augment.loss(logits, targets)
+        self.accelerator.backward(loss / self.config.accumulate)
+        running.add(loss, logits, labels)
 
     def validated(self) -> Score | None:
         """Score the network on the images that were held out, if there are any."""

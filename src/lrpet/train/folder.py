@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lrpet.train.trackers import Track
 
 #: Options that may differ between a run and its continuation; `epochs` may rise besides.
-FREE = {"output", "data_dir", "num_workers", "on_corrupt", "checkpoint_every", "log_with"}
+FREE = {"output", "data_dir", "num_workers", "on_corrupt", "accumulate", "checkpoint_every", "log_with"}
 
 #: What reading a damaged checkpoint, or one of another network, can raise.
 UNREADABLE = (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError)

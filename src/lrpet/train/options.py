@@ -127,6 +127,11 @@ class Optimisation:
         ge=1,
     )
     batch_size: int = option(128, "images in a step, in all processes together", ge=1)
+    accumulate: int = option(
+        1,
+        "parts in which every process takes its images of a step, to save memory; batch norms see one part at a time",
+        ge=1,
+    )
     optimizer: Literal["sgd", "adamw"] = option("sgd", "optimizer: SGD with momentum, or AdamW")
     lr: float = option(0.1, "learning rate; with one-cycle, its peak", gt=0)
     momentum: float = option(0.9, "momentum of SGD", ge=0, lt=1)

@@ -31,7 +31,7 @@ from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import Dataset, split
-from lrpet.train.data.options import Batches, BatchOptions
+from lrpet.train.data.options import Batches, BatchOptions, in_parts
 from lrpet.train.data.sets import load
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
@@ -79,7 +79,7 @@ def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
     compact = lrpet.factorize(trained.network, trained.plan)
     as_it_comes = score(compact.to(device), validation).accuracy if len(task.validation) else None
     if config.reestimate_bn:
-        update_bn(task.batches(task.train, device, training=True), compact)
+        update_bn(in_parts(task.batches(task.train, device, training=True), config.accumulate), compact)
     lrpet.save(compact.cpu(), folder.compact, overwrite=True, metadata=task.dataset.metadata)
 
     compact = lrpet.load(folder.compact)

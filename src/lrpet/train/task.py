@@ -67,8 +67,9 @@ class Task:
         Of each, this process gets its part where there are several `processes`. Raises ValueError if it has none.
         """
         config = self.config
+        count = processes.count if processes else 1
         options = BatchOptions(
-            config.batch_size,
+            config.batch_size if training else config.batch_size // config.accumulate,
             seed=config.seed,
             crop_padding=config.crop_padding,
             flip=config.flip,
@@ -77,7 +78,7 @@ class Task:
             num_workers=config.num_workers,
             on_corrupt=config.on_corrupt,
             rank=processes.rank if processes else 0,
-            processes=processes.count if processes else 1,
+            processes=count,
         )
         return batches(images, self.dataset, options, device=device, train=training)
 

@@ -14,14 +14,16 @@ class Augment:
     Raises ValueError if batches are to be mixed and `batch_size` is odd.
     """
 
-    def __init__(self, config: Config, classes: int, *, batch_size: int | None = None) -> None:
-        batch_size = config.batch_size if batch_size is None else batch_size
+    def __init__(self, config: Config, classes: int, *, batch_size: int) -> None:
         self.mixup = self.erasing = None
         if config.mixup or config.cutmix:
             from timm.data.mixup import Mixup
 
             if batch_size % 2:
-                raise ValueError(f"mixup and cutmix pair the images of a batch: batch_size={batch_size} is odd")
+                raise ValueError(
+                    f"mixup and cutmix pair images: batch_size={config.batch_size} comes to {batch_size} at a time, "
+                    "which is odd"
+                )
             self.mixup = Mixup(  # type: ignore[no-untyped-call]
                 mixup_alpha=config.mixup,
                 cutmix_alpha=config.cutmix,

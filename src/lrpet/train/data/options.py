@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, Protocol
 
@@ -79,3 +79,9 @@ def mixed(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
         state ^= state >> 31
     return state
+
+
+def in_parts(batches: Iterable[tuple[Tensor, Tensor]], parts: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every batch in so many equal parts."""
+    for images, labels in batches:
+        yield from zip(images.chunk(parts), labels.chunk(parts), strict=True)
