@@ -19,7 +19,7 @@ LIMITS = (
 
 
 #: Options that say how image files are read, so that they mean nothing for data that lies in memory.
-OF_FILES = ("on_corrupt",)
+OF_FILES = ("train_size", "test_crop", "interpolation", "auto_augment", "on_corrupt")
 
 
 class NetworkAndData:
@@ -32,6 +32,13 @@ class NetworkAndData:
     data: str = option("digits", "data set: digits, cifar10, fashion-mnist or folder:PATH")
     data_dir: Path | None = option(None, "folder that holds the files of the data set, or that they are downloaded to")
     image_size: int | None = option(None, "side of the images in pixels, for folder data (default 224)", ge=1)
+    train_size: int | None = option(
+        None, "side of the images in pixels while training on image files (default: image_size)", ge=1
+    )
+    test_crop: float = option(
+        0.875, "fraction of an image file's shorter side that is kept for scoring, in the middle", gt=0, le=1
+    )
+    interpolation: Literal["bilinear", "bicubic"] = option("bilinear", "how image files are resized")
     pretrained: bool = option(False, "begin with the library's trained weights (timm:, torchvision:)")
     weights: Path | None = option(
         None, "begin with trained weights: a safetensors file, a folder of lrpet.save, or the folder of a dense run"
@@ -43,6 +50,9 @@ class NetworkAndData:
     flip: bool | None = option(None, "mirror images at random (default: what is usual for the data)")
     mixup: float = option(0.0, "mix pairs of images; the number is the parameter of a beta distribution", ge=0)
     cutmix: float = option(0.0, "paste boxes of other images; the number is the parameter of a beta distribution", ge=0)
+    auto_augment: str | None = option(
+        None, "timm's augmentation of image files, such as rand-m7-mstd0.5-inc1, augmix-m3-w3 or original"
+    )
     random_erasing: float = option(0.0, "probability of erasing a box of an image", ge=0, le=1)
     repeats: int = option(1, "differently augmented copies of an image in a batch", ge=1)
     on_corrupt: Literal["error", "skip"] = option(

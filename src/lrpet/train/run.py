@@ -190,9 +190,10 @@ def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset:
     name = name or metadata.get("data")
     if name is None:
         raise ValueError(f"{saved} does not say what its network was trained on: name the data, such as data=cifar10")
-    dataset = load(name, data_dir, image_size=metadata.get("image_size") if name.startswith("folder:") else None)
+    dataset = load(name, data_dir, image_size=metadata.get("image_size") if ":" in name else None)
     for what, here in (("classes", list(dataset.classes)), ("in_channels", dataset.in_channels)):
         if metadata.get(what, here) != here:
             raise ValueError(f"{name} has {what} {here}, but {saved} was trained on {what} {metadata[what]}")
     mean, std = (tuple(metadata.get(key, getattr(dataset, key))) for key in ("mean", "std"))
-    return replace(dataset, mean=mean, std=std)
+    cut = {key: metadata[key] for key in ("test_crop", "interpolation") if key in metadata}
+    return replace(dataset, mean=mean, std=std, **cut)

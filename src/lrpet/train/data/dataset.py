@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,6 +64,10 @@ class Dataset:
     """Pixels that are usually padded before a random crop."""
     flip: bool = False
     """Whether images are usually mirrored at random."""
+    test_crop: float = 0.875
+    """The fraction of the shorter side that scoring keeps of image files."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How image files are resized."""
     corrupt: dict[str, str] = field(default_factory=dict)
     """{image: what its decoder said} of the images that this process has left out so far."""
 
@@ -77,6 +81,11 @@ class Dataset:
             "std": list(self.std),
             "in_channels": self.in_channels,
             "image_size": self.image_size,
+            **(
+                {"test_crop": self.test_crop, "interpolation": self.interpolation}
+                if isinstance(self.test, FileImages)
+                else {}
+            ),
         }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, S
 from lrpet.train.data.dataset import Dataset, FileImages
 from lrpet.train.data.decoding import Decoded, collated
 from lrpet.train.data.options import BatchOptions, mixed
+from lrpet.train.data.transforms import transform
 
 
 class FileBatches:
@@ -34,9 +34,9 @@ class FileBatches:
                 f"crop_padding={options.crop_padding} is for data that fits into memory: leave it out, since image files "
                 "are cropped at a random place and scale"
             )
-        transform = _transform(dataset, options, train=train)
         seed = options.seed if train else None
-        self.files = Decoded(images, transform, seed=seed, on_corrupt=options.on_corrupt)
+        pipeline = transform(dataset, options, train=train)
+        self.files = Decoded(images, pipeline, seed=seed, on_corrupt=options.on_corrupt)
         self.corrupt = dataset.corrupt
         self.options, self.device, self.train, self.done = options, device, train, 0
         self.format = torch.channels_last if options.channels_last else torch.contiguous_format
@@ -80,16 +80,3 @@ class _Shared(Sampler[list[int]]):
         for batch in islice(self.batches, self.done, None):
             if own := batch[self.options.own(slice(0, len(batch)), train=self.train)]:
                 yield own
-
-
-def _transform(dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:
-    from torchvision.transforms import v2
-
-    side, flip = dataset.image_size, dataset.flip if options.flip is None else options.flip
-    crop = (
-        [v2.RandomResizedCrop(side), v2.RandomHorizontalFlip(0.5 if flip else 0.0)]
-        if train
-        else [v2.Resize(side * 256 // 224), v2.CenterCrop(side)]
-    )
-    finish = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(dataset.mean, dataset.std)]
-    return v2.Compose([*crop, *finish])

@@ -27,6 +27,10 @@ class BatchOptions:
     """Whether images are mirrored at random; None for what is usual for the data."""
     repeats: int = 1
     """Differently augmented copies of each image, side by side; an epoch then has fewer images, not more batches."""
+    auto_augment: str | None = None
+    """Augmentation of image files, as timm writes it."""
+    train_size: int | None = None
+    """Side of image files in training, in pixels; None for that of scoring."""
     channels_last: bool = False
     """Whether batches have the memory layout NHWC."""
     num_workers: int = 0
