@@ -109,10 +109,14 @@ class _Training:
         while progress.epoch < self.config.epochs:
             begin, cpu_begin = time.perf_counter(), time.process_time()
             trained = self.epoch(progress, folder, console)
-            progress = progress.advanced(time.perf_counter() - begin, time.process_time() - cpu_begin)
+            images = (len(self.batches) - progress.step) * self.config.batch_size
+            elapsed = time.perf_counter() - begin
+            progress = progress.advanced(elapsed, time.process_time() - cpu_begin)
             held_out = self.validated()
-            folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate)
-            console.epoch_done(progress, self.projector, trained, held_out)
+            folder.log_epoch(
+                progress, self.projector, trained, held_out, lr=self.rate, images_per_second=images / elapsed
+            )
+            console.epoch_done(progress, self.projector, trained, held_out, rate=images / elapsed)
             console.corrupt(self.log_corrupt(folder))
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)

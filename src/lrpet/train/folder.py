@@ -190,7 +190,14 @@ class RunFolder:
         self._ranks = ranks
 
     def log_epoch(
-        self, progress: Progress, projector: Projector, trained: Score, held_out: Score | None, *, lr: float
+        self,
+        progress: Progress,
+        projector: Projector,
+        trained: Score,
+        held_out: Score | None,
+        *,
+        lr: float,
+        images_per_second: float,
     ) -> None:
         """Log an epoch."""
         self._log(
@@ -204,6 +211,7 @@ class RunFolder:
                 "val_loss": held_out.loss if held_out else None,
                 "val_accuracy": held_out.accuracy if held_out else None,
                 "seconds": progress.seconds,
+                "images_per_second": images_per_second,
                 "projecting_seconds": projector.seconds,
             }
         )
