@@ -25,6 +25,7 @@ OPTIONS: dict[str, Any] = {
     "epochs": 1,
     "every": 3,
     "start": 0,
+    "ema": 0.8,
 }
 
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from torch import Tensor
 
 from lrpet import Plan, Projector
+from lrpet.train.checkpoints import Progress as RunProgress
 from lrpet.train.config import Config
-from lrpet.train.folder import Progress as RunProgress
 from lrpet.train.measure import Running, Score
 
 REFRESH_SECONDS = 0.5

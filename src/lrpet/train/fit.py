@@ -17,11 +17,13 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
 
 import lrpet
+from lrpet.train.average import Average
+from lrpet.train.checkpoints import Progress, State
 from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
 from lrpet.train.data.options import in_parts
-from lrpet.train.folder import Progress, RunFolder
+from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
 from lrpet.train.preemption import PreemptedError, Preemption
@@ -89,15 +91,17 @@ class _Training:
         self.validation = task.batches(task.validation, device, training=False, processes=processes)
         self.plain_optimizer = make_optimizer(config, task.network)
         self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
+        self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
         self.projector = _projector(task, self.accelerator, processes, len(self.batches))
+        self.state = State(self.accelerator, self.projector, self.average)
         self.augment = Augment(config, len(task.dataset.classes), batch_size=config.images_at_once(processes.count))
         set_seed(config.seed + processes.rank)
 
     def resume(self, folder: RunFolder) -> Progress:
         """Go on from the folder's checkpoint, if it has one, with the learning rates of this many epochs."""
-        progress = folder.load_checkpoint(self.accelerator, self.projector)
+        progress = folder.checkpoints.load(self.state)
         if self.projector.steps:
             self.schedule = make_schedule(
                 self.config, self.plain_optimizer, len(self.batches), after=self.projector.steps
@@ -121,13 +125,15 @@ class _Training:
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)
             if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.config.epochs:
-                folder.save_checkpoint(self.accelerator, self.projector, progress)
+                folder.checkpoints.save(self.state, progress)
             if self.hooks.after_epoch is not None:
                 self.hooks.after_epoch(progress.epoch, held_out)
         self.projector.project()
-        network = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False).to("cpu")
+        network = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        if self.average is not None:
+            network = self.average.network(self.projector, self.processes)
         seconds = {"training": progress.seconds, "projecting": self.projector.seconds, "cpu": progress.cpu_seconds}
-        return Trained(network, self.projector.plan, self.accelerator.device, seconds)
+        return Trained(network.to("cpu"), self.projector.plan, self.accelerator.device, seconds)
 
     @property
     def rate(self) -> float:
@@ -149,6 +155,8 @@ class _Training:
             self.step(images, labels, running)
             if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
+            if self.average is not None:
+                self.average.update(self.task.network)
             if step < len(self.batches) and self.preempted.due(step):
                 self.stop(replace(progress, step=step, totals=running.totals(self.processes.total)), folder)
         trained = running.score(self.processes.total)
@@ -162,7 +170,7 @@ class _Training:
     def stop(self, progress: Progress, folder: RunFolder) -> NoReturn:
         """Write a checkpoint, and raise PreemptedError."""
         self.log_corrupt(folder)
-        folder.save_checkpoint(self.accelerator, self.projector, progress)
+        folder.checkpoints.save(self.state, progress)
         raise PreemptedError(
             f"told to stop ({self.preempted.told or 'another process was'}) after {progress.epoch} epochs and {progress.step} "
             f"steps: a checkpoint is written. Go on with: lrpet train --resume --output {folder.path}"
@@ -203,8 +211,11 @@ class _Training:
         if not len(self.task.validation):
             return None
         self.processes.equalise(self.task.network.buffers())  # batch norms' statistics are those of its own images
+        network = self.task.network
+        if self.average is not None:
+            network = self.average.network(self.projector, self.processes)
         total = self.processes.total if self.processes.count > 1 else None
-        return score(self.task.network, self.validation, autocast=self.accelerator.autocast(), total=total)
+        return score(network, self.validation, autocast=self.accelerator.autocast(), total=total)
 
 
 def _projector(task: Task, accelerator: Accelerator, processes: Processes, steps_per_epoch: int) -> lrpet.Projector:

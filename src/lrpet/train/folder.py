@@ -6,50 +6,20 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lrpet import Plan, Projector, Report
 from lrpet.compact.write import written, written_folder
+from lrpet.train.checkpoints import Checkpoints, Progress
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
 from lrpet.train.processes import Processes
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from lrpet.train.trackers import Track
 
 #: Options that may differ between a run and its continuation; `epochs` may rise besides.
 FREE = {"output", "data_dir", "num_workers", "on_corrupt", "accumulate", "checkpoint_every", "log_with"}
-
-#: What reading a damaged checkpoint, or one of another network, can raise.
-UNREADABLE = (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come."""
-
-    epoch: int = 0
-    """Epochs done."""
-    step: int = 0
-    """Steps done of the next one."""
-    totals: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """What these steps add to the epoch's score."""
-    seconds: float = 0.0
-    """Wall time that training them took."""
-    cpu_seconds: float = 0.0
-    """Processor time that training them took; other work on the machine lengthens it less."""
-
-    def advanced(self, seconds: float, cpu_seconds: float) -> Progress:
-        """Return the progress after one more epoch."""
-        return Progress(self.epoch + 1, seconds=self.seconds + seconds, cpu_seconds=self.cpu_seconds + cpu_seconds)
 
 
 class RunFolder:
@@ -63,7 +33,7 @@ class RunFolder:
         self.plan = plan
         self._config = config
         self._metrics = self.path / "metrics.jsonl"
-        self._checkpoints = self.path / "checkpoints"
+        self.checkpoints = Checkpoints(self.path / "checkpoints", self.processes)
         self._ranks: dict[str, int] | None = None  # as last logged
         self._step = 0  # as last logged
         self.corrupt: set[str] = set()
@@ -117,45 +87,6 @@ class RunFolder:
         finally:
             if made and folder._track is None:
                 shutil.rmtree(folder.path)
-
-    def load_checkpoint(self, accelerator: Accelerator, projector: Projector) -> Progress:
-        """Restore the latest checkpoint, if there is one. Raises ValueError if it is damaged or of another network."""
-        latest = max(self._checkpoints.glob("epoch-*"), default=None)
-        if latest is None:
-            return Progress()
-        try:
-            state = json.loads((latest / "run.json").read_text(encoding="utf-8"))
-            projector.load_state_dict({**state["projector"], **_warm_starts(latest)})
-            accelerator.load_state(str(latest))
-            return Progress(**{**state["progress"], "totals": tuple(state["progress"].get("totals", (0.0,) * 3))})
-        except UNREADABLE as error:
-            raise ValueError(f"{latest} is damaged, or the checkpoint of another network: {error}") from error
-
-    def save_checkpoint(self, accelerator: Accelerator, projector: Projector, progress: Progress) -> None:
-        """Write the state of everything; the one before it goes only when this one is whole. All processes call."""
-        target = self._checkpoints / f"epoch-{progress.epoch:05d}"
-        parts = self._checkpoints / f".{target.name}.parts"  # one name for all processes
-        if self.processes.main:
-            shutil.rmtree(parts, ignore_errors=True)
-        self.processes.wait()
-        accelerator.save_state(str(parts))
-        plain = projector.state_dict()
-        bases = {name: basis.contiguous() for name, basis in plain.pop("bases").items()}
-        waits = {"waits": json.dumps(plain.pop("waits"))}
-        save_file(
-            bases, parts / f"bases-{self.processes.rank}.safetensors", metadata=waits
-        )  # of the layers it projects
-        self.processes.wait()
-        if self.processes.main:
-            with written_folder(target, overwrite=True) as temporary:
-                for part in parts.iterdir():
-                    part.replace(temporary / part.name)
-                state = {"progress": asdict(progress), "projector": plain}
-                (temporary / "run.json").write_text(json.dumps(state), encoding="utf-8")
-            for other in self._checkpoints.iterdir():
-                if other != target:
-                    shutil.rmtree(other)
-        self.processes.wait()
 
     def begin(self, step: int, *, track: Track) -> None:
         """Begin training, or go on after `step`: from here on the folder stays, with the options of the moment.
@@ -259,14 +190,3 @@ class RunFolder:
         numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if isinstance(value, float)}
         if numbers:
             self._track(numbers, step=values["step"])
-
-
-def _warm_starts(checkpoint: Path) -> dict[str, Any]:
-    """Read what all processes of the run kept for their next projection, whatever their number is now."""
-    bases: dict[str, Any] = {}
-    waits: dict[str, Any] = {}
-    for path in checkpoint.glob("bases*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            bases |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-            waits |= json.loads((file.metadata() or {}).get("waits", "{}"))
-    return {"bases": bases} | ({"waits": waits} if waits else {})

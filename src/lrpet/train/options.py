@@ -153,6 +153,12 @@ class Optimisation:
         (), "epochs at which the step schedule divides the rate by 10", metavar="EPOCH"
     )
     warmup_epochs: int = option(0, "epochs of linear warm-up; not with one-cycle", ge=0)
+    ema: float | None = option(
+        None,
+        "score and keep the moving average of the weights, projected; the number is what it keeps at a step, such as 0.9999",
+        gt=0,
+        lt=1,
+    )
     clip_grad: float | None = option(None, "scale gradients down to at most this norm, all together", gt=0)
 
 
