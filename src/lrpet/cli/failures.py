@@ -12,8 +12,8 @@ from types import TracebackType
 
 PACKAGE = Path(__file__).parents[1]
 EXTRAS = (
-    "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', plots: 'lrpet[plot]', "
-    "ONNX Runtime: 'lrpet[onnx]', OpenVINO: 'lrpet[openvino]', ExecuTorch: 'lrpet[executorch]')"
+    "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', data: 'lrpet[data]', "
+    "plots: 'lrpet[plot]', ONNX Runtime: 'lrpet[onnx]', OpenVINO: 'lrpet[openvino]', ExecuTorch: 'lrpet[executorch]')"
 )
 FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 

@@ -29,9 +29,9 @@ class NetworkAndData:
     model_args: dict[str, Any] = option(
         {}, "more arguments for the network's constructor (timm:, torchvision:), such as '{img_size: 32}'"
     )
-    data: str = option("digits", "data set: digits, cifar10, fashion-mnist or folder:PATH")
+    data: str = option("digits", "data set: digits, cifar10, fashion-mnist, folder:PATH, webdataset:PATH or hf:NAME")
     data_dir: Path | None = option(None, "folder that holds the files of the data set, or that they are downloaded to")
-    image_size: int | None = option(None, "side of the images in pixels, for folder data (default 224)", ge=1)
+    image_size: int | None = option(None, "side of the images in pixels, for image files (default 224)", ge=1)
     train_size: int | None = option(
         None, "side of the images in pixels while training on image files (default: image_size)", ge=1
     )
@@ -169,7 +169,7 @@ class Machine:
     precision: Literal["no", "bf16", "fp16"] = option("no", "type of autocast")
     channels_last: bool = option(False, "use the memory layout NHWC")
     compile: bool = option(False, "compile the network with torch.compile")
-    num_workers: int = option(2, "processes that load data, for folder data", ge=0)
+    num_workers: int = option(2, "processes that read image files", ge=0)
 
 
 class Run:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from lrpet.train.data.dataset import Dataset, FileImages
 from lrpet.train.data.decoding import Decoded, collated
 from lrpet.train.data.options import BatchOptions, mixed
 from lrpet.train.data.transforms import transform
+
+#: So many shards, chosen at random, are shuffled together.
+WINDOW = 16
 
 
 class FileBatches:
@@ -50,13 +53,13 @@ class FileBatches:
         self.files.epoch, self.done = epoch, done
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
-        sampler = RandomSampler(self.files, generator=order) if self.train else SequentialSampler(self.files)
+        generator = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
+        order = _shuffled(self.files.images, generator) if self.train else range(len(self.files))
         loader = DataLoader(
             self.files,
-            batch_sampler=_Shared(sampler, self.options, train=self.train, done=self.done),
+            batch_sampler=_Shared(order, self.options, train=self.train, done=self.done),
             collate_fn=collated,
-            generator=order,
+            generator=generator,
             num_workers=self.options.num_workers,
             pin_memory=self.device.type == "cuda",
         )
@@ -72,7 +75,7 @@ class FileBatches:
 class _Shared(Sampler[list[int]]):
     """Batches of numbers of images, of each of which this process gets its part; the first that are `done` are left out."""
 
-    def __init__(self, order: Sampler[int], options: BatchOptions, *, train: bool, done: int) -> None:
+    def __init__(self, order: Sequence[int], options: BatchOptions, *, train: bool, done: int) -> None:
         self.batches = BatchSampler(order, options.batch_size, drop_last=train)
         self.options, self.train, self.done = options, train, done
 
@@ -80,3 +83,12 @@ class _Shared(Sampler[list[int]]):
         for batch in islice(self.batches, self.done, None):
             if own := batch[self.options.own(slice(0, len(batch)), train=self.train)]:
                 yield own
+
+
+def _shuffled(images: FileImages, generator: torch.Generator) -> list[int]:
+    """Return the places of images in a random order; of shards, one window after the other, for the disk's sake."""
+    if images.source.shards is None:
+        return torch.randperm(len(images), generator=generator).tolist()
+    shards = images.source.shards[images.numbers]
+    window = torch.randperm(int(shards.max()) + 1, generator=generator)[shards] // WINDOW
+    return (window + torch.rand(len(images), dtype=torch.float64, generator=generator)).argsort().tolist()
