@@ -64,6 +64,7 @@ class Config(_Options):
         self._check_projections()
         self._check_schedule()
         self._check_data()
+        self._check_teacher()
         return self
 
     def _check_budget(self) -> None:
@@ -118,6 +119,11 @@ class Config(_Options):
         self.images_at_once(1)
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be fewer than epochs={self.epochs}")
+
+    def _check_teacher(self) -> None:
+        given = [name for name in ("distill", "temperature") if getattr(self, name) != RECIPE[name].default]
+        if given and self.teacher is None:
+            raise ValueError(f"{' and '.join(given)} go with a teacher: name one, or leave them out")
 
     def _check_data(self) -> None:
         given = [name for name in OF_FILES if getattr(self, name) != RECIPE[name].default]

@@ -7,19 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 import lrpet
+from lrpet.train.accelerator import make_accelerator
 from lrpet.train.average import Average
 from lrpet.train.checkpoints import Progress, State
-from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
 from lrpet.train.data.options import in_parts
@@ -30,7 +29,8 @@ from lrpet.train.preemption import PreemptedError, Preemption
 from lrpet.train.processes import Processes
 from lrpet.train.ranks import descent, plan_in_training
 from lrpet.train.task import Task
-from lrpet.train.trackers import FOLDER, check_trackers, tracking
+from lrpet.train.teacher import load_teacher
+from lrpet.train.trackers import tracking
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class _Training:
         self.processes = processes
         self.preempted: Preemption
         self.task, self.config, self.hooks = task, config, hooks
-        self.accelerator = _accelerator(config, folder.path, processes)
+        self.accelerator = make_accelerator(config, folder.path, processes)
         device = self.accelerator.device
         if config.channels_last:
             task.network.to(memory_format=torch.channels_last)
@@ -92,6 +92,7 @@ class _Training:
         self.plain_optimizer = make_optimizer(config, task.network)
         self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
         self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
+        self.teacher = load_teacher(config, task.dataset, device)
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
         self.projector = _projector(task, self.accelerator, processes, len(self.batches))
@@ -203,6 +204,8 @@ class _Training:
             augmented, targets = self.augment(images, labels)
             logits = self.model(augmented)
             loss = self.augment.loss(logits, targets)
+            if self.teacher is not None:
+                loss = self.teacher.loss(loss, logits, augmented)
         self.accelerator.backward(loss / self.config.accumulate)
         running.add(loss, logits, labels)
 
@@ -232,18 +235,3 @@ def _projector(task: Task, accelerator: Accelerator, processes: Processes, steps
         descent=descent(config),
         solver=config.solver,
     )
-
-
-def _accelerator(config: Config, folder: Path, processes: Processes) -> Accelerator:
-    check_trackers(config.log_with)
-    accelerator = Accelerator(
-        cpu=processes.on_cpu,
-        mixed_precision=config.precision,
-        log_with=list(config.log_with) or None,
-        project_config=ProjectConfiguration(logging_dir=str(folder / FOLDER)),
-    )
-    if config.device == "cuda" and accelerator.device.type != "cuda":
-        raise ValueError(
-            "device=cuda, but torch finds no CUDA device: use device=cpu, or install a CUDA build of torch"
-        )
-    return accelerator

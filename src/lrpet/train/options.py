@@ -148,6 +148,11 @@ class Optimisation:
     nesterov: bool = option(False, "Nesterov momentum for SGD")
     weight_decay: float = option(1e-4, "weight decay: L2 with SGD, decoupled with AdamW", ge=0)
     label_smoothing: float = option(0.0, "label smoothing of the cross-entropy", ge=0, lt=1)
+    teacher: str | None = option(
+        None, "learn from this trained network too: the folder of a run or of lrpet.save, timm:NAME or torchvision:NAME"
+    )
+    distill: float = option(0.5, "part of the loss that is against the teacher's outputs, not the labels", gt=0, le=1)
+    temperature: float = option(1.0, "number by which the outputs of teacher and network are divided", gt=0)
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = option("one-cycle", "schedule of the learning rate")
     milestones: tuple[int, ...] = option(
         (), "epochs at which the step schedule divides the rate by 10", metavar="EPOCH"
