@@ -64,6 +64,7 @@ class Config(_Options):
         self._check_projections()
         self._check_schedule()
         self._check_data()
+        self._check_loss()
         self._check_teacher()
         return self
 
@@ -124,6 +125,10 @@ class Config(_Options):
         given = [name for name in ("distill", "temperature") if getattr(self, name) != RECIPE[name].default]
         if given and self.teacher is None:
             raise ValueError(f"{' and '.join(given)} go with a teacher: name one, or leave them out")
+
+    def _check_loss(self) -> None:
+        if self.loss == "bce" and self.label_smoothing:
+            raise ValueError("loss=bce has targets of 0 and 1: leave label_smoothing out")
 
     def _check_data(self) -> None:
         given = [name for name in OF_FILES if getattr(self, name) != RECIPE[name].default]
