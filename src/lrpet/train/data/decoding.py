@@ -26,7 +26,7 @@ class Read:
     """What became of reading an image."""
 
     image: Tensor | None
-    """Float32 of shape (C, H, W); None if there is none."""
+    """Uint8 of shape (C, H, W); None if there is none."""
     label: int
     corrupt: dict[str, str] = field(default_factory=dict)
     """{image: what its decoder said} of the images that were left out on the way to this one."""
@@ -36,6 +36,8 @@ class Read:
 
 class Decoded(TorchDataset[Read]):
     """Reads, decodes and transforms images; in training, with random numbers of its own for each image and epoch.
+
+    Images are numbered on beyond the last one, which gives the first again, augmented otherwise.
 
     With on_corrupt="skip", a corrupt image is left out of scoring. In training, where batches have one size, the next image
     that can be decoded stands in for it. A file that cannot be read is refused all the same: it says nothing about the image.
@@ -54,7 +56,7 @@ class Decoded(TorchDataset[Read]):
     def __getitem__(self, index: int) -> Read:
         corrupt: dict[str, str] = {}
         for other in range(index, index + (1 if self.seed is None else ROW)):
-            place = other % len(self)
+            place = other % len(self.images)
             number = int(self.images.numbers[place])
             name = self.images.source.name(number)
             try:
@@ -102,7 +104,7 @@ def _drawing(seed: int | None) -> Iterator[None]:
 
 
 def collated(reads: list[Read]) -> tuple[Tensor | None, Tensor, dict[str, str], str | None]:
-    """Put images together: float32 (B, C, H, W) or None if there are none, labels (B,), corrupt images, and a refusal."""
+    """Put images together: uint8 (B, C, H, W) or None if there are none, labels (B,), corrupt images, and a refusal."""
     whole = [each for each in reads if each.image is not None]
     images = torch.stack([each.image for each in whole if each.image is not None]) if whole else None
     corrupt = {name: said for each in reads for name, said in each.corrupt.items()}

@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from lrpet.train.data.dataset import Dataset, FileImages
 from lrpet.train.data.decoding import Decoded, collated
+from lrpet.train.data.normalise import Normalise
 from lrpet.train.data.options import BatchOptions, mixed
 from lrpet.train.data.transforms import transform
 
@@ -22,16 +23,13 @@ WINDOW = 16
 class FileBatches:
     """Batches of image files: random crops of random size for training, the middle of each image for scoring.
 
-    Raises ValueError for `repeats`, since images are augmented by their place in the set, and for `crop_padding`. Going
-    through them raises ValueError for an image that cannot be read, and for a corrupt one unless these are to be skipped;
-    then `dataset.corrupt` names it.
+    Raises ValueError for `crop_padding`. Going through them raises ValueError for an image that cannot be read, and for a
+    corrupt one unless these are to be skipped; then `dataset.corrupt` names it.
     """
 
     def __init__(
         self, images: FileImages, dataset: Dataset, options: BatchOptions, *, device: torch.device, train: bool
     ) -> None:
-        if options.repeats > 1:
-            raise ValueError(f"repeats={options.repeats} is for data that fits into memory, not for image files")
         if options.crop_padding is not None:
             raise ValueError(
                 f"crop_padding={options.crop_padding} is for data that fits into memory: leave it out, since image files "
@@ -42,7 +40,7 @@ class FileBatches:
         self.files = Decoded(images, pipeline, seed=seed, on_corrupt=options.on_corrupt)
         self.corrupt = dataset.corrupt
         self.options, self.device, self.train, self.done = options, device, train, 0
-        self.format = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.normalise = Normalise(dataset, device=device, channels_last=options.channels_last)
 
     def __len__(self) -> int:
         whole = len(self.files) / self.options.batch_size
@@ -54,7 +52,11 @@ class FileBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
-        order = _shuffled(self.files.images, generator) if self.train else range(len(self.files))
+        order = (
+            _shuffled(self.files.images, generator, repeats=self.options.repeats)
+            if self.train
+            else range(len(self.files))
+        )
         loader = DataLoader(
             self.files,
             batch_sampler=_Shared(order, self.options, train=self.train, done=self.done),
@@ -68,8 +70,8 @@ class FileBatches:
                 raise ValueError(refused)
             self.corrupt.update(corrupt)
             if images is not None:
-                moved = images.to(self.device, non_blocking=True).contiguous(memory_format=self.format)
-                yield moved, labels.to(self.device, non_blocking=True)
+                moved = images.to(self.device, non_blocking=True)  # as bytes, a quarter of what they become
+                yield self.normalise(moved), labels.to(self.device, non_blocking=True)
 
 
 class _Shared(Sampler[list[int]]):
@@ -85,10 +87,17 @@ class _Shared(Sampler[list[int]]):
                 yield own
 
 
-def _shuffled(images: FileImages, generator: torch.Generator) -> list[int]:
-    """Return the places of images in a random order; of shards, one window after the other, for the disk's sake."""
+def _shuffled(images: FileImages, generator: torch.Generator, *, repeats: int = 1) -> list[int]:
+    """Return the places of images in a random order; of shards, one window after the other, for the disk's sake.
+
+    Copies stand side by side, the second of image i as i + N, where N is the number of images; N places are returned in all.
+    """
+    count = len(images)
     if images.source.shards is None:
-        return torch.randperm(len(images), generator=generator).tolist()
-    shards = images.source.shards[images.numbers]
-    window = torch.randperm(int(shards.max()) + 1, generator=generator)[shards] // WINDOW
-    return (window + torch.rand(len(images), dtype=torch.float64, generator=generator)).argsort().tolist()
+        order = torch.randperm(count, generator=generator)
+    else:
+        shards = images.source.shards[images.numbers]
+        window = torch.randperm(int(shards.max()) + 1, generator=generator)[shards] // WINDOW
+        order = (window + torch.rand(count, dtype=torch.float64, generator=generator)).argsort()
+    copies = order[: math.ceil(count / repeats), None] + count * torch.arange(repeats)
+    return copies.flatten()[:count].tolist()

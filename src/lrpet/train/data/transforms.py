@@ -9,18 +9,13 @@ from lrpet.train.data.options import BatchOptions
 
 
 def transform(dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:
-    """Return what makes a normalised tensor of an image: a random crop of random size, or in scoring the middle.
+    """Return what makes a uint8 tensor of an image: a random crop of random size, or in scoring the middle.
 
     Raises ValueError if timm does not understand `options.auto_augment`.
     """
     from timm.data.transforms_factory import create_transform
 
-    common: dict[str, Any] = {
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "interpolation": dataset.interpolation,
-        "color_jitter": None,
-    }
+    common: dict[str, Any] = {"interpolation": dataset.interpolation, "color_jitter": None, "normalize": False}
     if not train:
         return create_transform(dataset.image_size, crop_pct=dataset.test_crop, **common)
     flip = dataset.flip if options.flip is None else options.flip
@@ -30,6 +25,7 @@ def transform(dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:
             is_training=True,
             hflip=0.5 * flip,
             auto_augment=options.auto_augment,
+            mean=dataset.mean,  # the colour of what an augmentation uncovers
             **common,
         )
     except (AssertionError, ValueError, KeyError) as error:
