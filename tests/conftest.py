@@ -28,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that do not take the time of their networks, which is half of a small run's own."""
+    """Runs do not take the time of their networks, which is most of a small run's own."""
     from lrpet.train import run
 
     monkeypatch.setattr(run, "latency", lambda contenders, images: dict.fromkeys(contenders, 1.0))

@@ -12,6 +12,8 @@ from runs import lines, quick, run
 import lrpet
 from lrpet.train.run import evaluate
 
+pytestmark = pytest.mark.usefixtures("untimed")
+
 
 @pytest.mark.parametrize(
     "changes",
