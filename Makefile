@@ -39,7 +39,7 @@ setup: .venv/.dev
 
 # ExecuTorch brings a torchao that old releases of torch cannot import, so it is left out where releases are constrained.
 .venv/.dev: pyproject.toml | .venv/.pip
-	$(PIP) -e '.[$(if $(PIP_CONSTRAINT),,executorch,)train,onnx,openvino,huggingface,lightning,postgresql]' --group dev
+	$(PIP) -e '.[$(if $(PIP_CONSTRAINT),,executorch,)train,data,onnx,openvino,huggingface,lightning,postgresql]' --group dev
 	touch $@ .venv/.demo
 
 clean:

@@ -27,6 +27,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs do not take the time of their networks, which is most of a small run's own."""
+    from lrpet.train import run
+
+    monkeypatch.setattr(run, "latency", lambda contenders, images: dict.fromkeys(contenders, 1.0))
+
+
+@pytest.fixture
 def refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[list[str], str], None]:

@@ -115,3 +115,15 @@ def write_folder(
             for i in range(6):
                 array = random.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
                 Image.fromarray(array).save(path / part / label / f"{i}.png")
+
+
+def write_shards(folder: Path, path: Path, *, each: int = 7) -> None:
+    """Write the images of a folder in the layout of ImageNet as WebDataset shards, by the library of that name."""
+    import webdataset
+
+    path.mkdir(parents=True)
+    for part in ("train", "val"):
+        with webdataset.ShardWriter(str(path / f"{part}-%06d.tar"), maxcount=each, verbose=0) as writer:
+            for label, name in enumerate(sorted(each.name for each in (folder / part).iterdir())):
+                for image in sorted((folder / part / name).iterdir()):
+                    writer.write({"__key__": f"{name}-{image.stem}", "png": image.read_bytes(), "cls": label})

@@ -14,7 +14,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 import lrpet
-from lrpet.integrations.huggingface import from_pretrained, save_pretrained
 from lrpet.integrations.optimizer import attach
 
 TOKENS = torch.randint(0, 50, (32, 8), generator=torch.Generator().manual_seed(0))
@@ -49,8 +48,9 @@ def found(model: nn.Module, projector: lrpet.Projector, folder: Path) -> dict[st
     weights = {name: each.detach().cpu().clone() for name, each in _whole(model).items()}
     logits = []
     if not dist.is_initialized() or dist.get_rank() == 0:
-        save_pretrained(compact, folder / "compact")
-        logits = [from_pretrained(folder / "compact").eval()(TOKENS[:4]).logits.detach()]
+        compact.save_pretrained(folder / "compact")  # type: ignore[operator]
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(folder / "compact")
+        logits = [loaded.eval()(TOKENS[:4]).logits.detach()]
     return {
         "weights": weights,
         "logits": logits,
@@ -187,7 +187,7 @@ def huggingface(folder: Path) -> dict[str, Any]:
     """Train with the Hugging Face Trainer's FSDP2, in the order of the rows, and keep a checkpoint."""
     from torch.utils.data import SequentialSampler
 
-    from lrpet.integrations.huggingface import ProjectorCallback
+    from lrpet.integrations.huggingface import LrpetCallback
 
     _sharding_on_cpus()
 
@@ -212,6 +212,6 @@ def huggingface(folder: Path) -> dict[str, Any]:
         fsdp="full_shard",
         fsdp_config={"version": 2, "transformer_layer_cls_to_wrap": ["GPT2Block"]},
     )
-    trainer = InOrder(model, arguments, train_dataset=ROWS, callbacks=[ProjectorCallback(projector)])
+    trainer = InOrder(model, arguments, train_dataset=ROWS, callbacks=[LrpetCallback(projector)])
     trainer.train()
     return found(model, projector, folder)

@@ -38,10 +38,15 @@ def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: 
 
 def test_a_folder_that_came_into_being_meanwhile_stays(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    with pytest.raises(FileExistsError, match="meanwhile"), written_folder(folder) as temporary:
-        (temporary / "mine").touch()
-        folder.mkdir()
-        (folder / "theirs").touch()
+
+    def write() -> None:
+        with written_folder(folder) as temporary:
+            (temporary / "mine").touch()
+            folder.mkdir()
+            (folder / "theirs").touch()
+
+    with pytest.raises(FileExistsError, match="meanwhile"):
+        write()
     assert [path.name for path in folder.iterdir()] == ["theirs"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

@@ -318,7 +318,7 @@ def test_another_projectors_state_is_refused(model: nn.Sequential, plan: lrpet.P
         {"waits": [3]},
     ]
     for damage in damaged:
-        with pytest.raises(ValueError, match="another network|not a projector's state"):
+        with pytest.raises(ValueError, match=r"another network|not a projector's state"):
             projector.load_state_dict(state | damage)
     assert projector.steps == 0
 

@@ -12,7 +12,7 @@ import torch
 from runs import killed_at, lines, quick, run, weights
 from safetensors import SafetensorError
 
-from lrpet.train import checkpoints
+from lrpet.train import checkpoints, tree
 from lrpet.train.folder import RunFolder
 from lrpet.train.task import Task
 
@@ -115,7 +115,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pyte
     def full(*_: Any) -> None:
         raise SafetensorError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })')
 
-    saved = checkpoints.save_tree
+    saved = tree.save_tree
     calls = []
 
     def second_time(value: Any, path: Path) -> None:

@@ -88,8 +88,22 @@ def test_recipes_are_valid(recipe: Path) -> None:
 
 
 def test_papers_recipes_project_from_the_start() -> None:
-    (paper,) = [path for path in RECIPES if path.stem.endswith("-paper")]
-    assert (read_config(paper).start, read_config(paper).every) == (0, "epoch")
+    papers = [read_config(path) for path in RECIPES if path.stem.endswith("-paper")]
+    assert {(paper.start, paper.every) for paper in papers} == {(0, "epoch"), (0, 250)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "bce", "label_smoothing": 0.1}, "loss=bce has targets of 0 and 1: leave label_smoothing out"),
+        ({"temperature": 2}, "temperature go with a teacher: name one, or leave them out"),
+        ({"auto_augment": "rand-m7", "train_size": 16}, "digits lies in memory: leave out train_size, auto_augment,"),
+        ({"ema": 1}, "ema=1: "),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_config({"data": "digits", "keep": 0.5, **options})
 
 
 @pytest.mark.parametrize("text", ["- a\n- list\n", "{", "keeep: 0.5\n", "keep: [1]\n"])

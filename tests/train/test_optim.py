@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import small_network
+from timm.optim.lamb import Lamb
 
 from lrpet import models
 from lrpet.train.config import make_config
@@ -22,10 +23,11 @@ def decayed(optimizer: torch.optim.Optimizer) -> set[int]:
     return {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
 
 
-def test_adamw_decays_no_norms_and_biases() -> None:
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("lamb", Lamb)])
+def test_adamw_and_lamb_decay_no_norms_and_biases(name: str, kind: type[torch.optim.Optimizer]) -> None:
     network = small_network()
-    optimizer = make_optimizer(config(optimizer="adamw", weight_decay=0.05), network)
-    assert isinstance(optimizer, torch.optim.AdamW)
+    optimizer = make_optimizer(config(optimizer=name, weight_decay=0.05), network)
+    assert isinstance(optimizer, kind)
     assert decayed(optimizer) == {id(p) for p in network.parameters() if p.ndim > 1}
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in network.parameters()}
     assert all(group["weight_decay"] in (0, 0.05) for group in optimizer.param_groups)

@@ -12,6 +12,8 @@ from runs import lines, quick, run
 import lrpet
 from lrpet.train.run import evaluate
 
+pytestmark = pytest.mark.usefixtures("untimed")
+
 
 @pytest.mark.parametrize(
     "changes",
@@ -57,7 +59,7 @@ def test_a_vision_transformer_with_all_augmentation(tmp_path: Path) -> None:
     assert summary["macs"] <= 0.5 * summary["macs_dense"]
     repeated = run(quick(tmp_path / "again", **changes))
     assert repeated["test_accuracy"] == summary["test_accuracy"]
-    with pytest.raises(ValueError, match="batch_size=31 is odd"):
+    with pytest.raises(ValueError, match="batch_size=31 comes to 31 at a time, which is odd"):
         run(quick(tmp_path / "odd", **{**changes, "batch_size": 31}))
 
 

@@ -16,6 +16,8 @@ from runs import lines, quick, run, told_at, weights
 from lrpet.cli import main
 from lrpet.train.preemption import PreemptedError
 
+pytestmark = pytest.mark.usefixtures("untimed")
+
 CHANGES: dict[str, Any] = {"epochs": 2, "every": 3, "start": 0, "mixup": 0.2}
 
 

@@ -44,7 +44,7 @@ def test_missing_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"model": "resnet21"}, "there is no model 'resnet21'"),
         ({"data": "mnist"}, "there is no data set 'mnist'"),
         ({"macs": None, "plan": Path("nowhere.json")}, "there is no plan"),
-        ({"mixup": 0.2, "batch_size": 127}, "batch_size=127 is odd"),
+        ({"mixup": 0.2, "batch_size": 127}, "batch_size=127 comes to 127 at a time, which is odd"),
         ({"log_with": ("paper",)}, "log_with names 'paper': there are .*tensorboard, "),
         ({"model": "vgg16_bn"}, r"vgg16_bn cannot take the images of digits, 1 channel of 8×8: choose another model\."),
         (

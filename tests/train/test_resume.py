@@ -15,6 +15,8 @@ import lrpet
 from lrpet.train.config import make_config
 from lrpet.train.task import Task
 
+pytestmark = pytest.mark.usefixtures("untimed")
+
 
 @pytest.mark.parametrize(
     "projecting",

@@ -26,6 +26,9 @@ def test_run_folder_is_complete(finished: Path) -> None:
     kinds = [line["kind"] for line in lines(finished)]
     assert kinds.count("epoch") == 2
     assert kinds.count("projection") == 2
+    epochs = [line for line in lines(finished) if line["kind"] == "epoch"]
+    images = epochs[0]["images_per_second"] * epochs[0]["seconds"]
+    assert images == pytest.approx(epochs[0]["step"] * 128)
     assert any((finished / "trackers").iterdir())
     assert f"{summary['test_accuracy']:.2%}" in (finished / "summary.txt").read_text()
     assert make_config(json.loads(json.dumps(summary["config"]))) == quick(finished)

@@ -12,6 +12,8 @@ from accelerate.utils import LoggerType
 from runs import killed_at, lines, quick, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+pytestmark = pytest.mark.usefixtures("untimed")
+
 #: Projects at steps 4, 8, 12, …; there are 10 steps in an epoch.
 OPTIONS: dict[str, Any] = {"model": "resnet8", "every": 4, "start": 0.0}
 

@@ -34,7 +34,7 @@ def test_plain_values_come_back_with_their_types(tmp_path_factory: pytest.TempPa
 
 def test_tensors_come_back_to_the_bit_and_shared_ones_are_stored_once(tmp_path: Path) -> None:
     shared = torch.randn(200, 300)
-    value = {
+    value: dict[Any, Any] = {
         "a": [shared, shared], 3: (torch.tensor(2.5), torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)),
         "view": shared[:, ::2], "empty": torch.empty(0, 3), "half": torch.randn(3).bfloat16(),
     }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from types import TracebackType
 PACKAGE = Path(__file__).parents[1]
 EXTRAS = (
     "this command needs more packages: pip install 'lrpet[train]' (search: 'lrpet[search]', in a database: "
-    "'lrpet[postgresql]', plots: 'lrpet[plot]', ONNX Runtime: 'lrpet[onnx]', OpenVINO: 'lrpet[openvino]', ExecuTorch: "
-    "'lrpet[executorch]')"
+    "'lrpet[postgresql]', data: 'lrpet[data]', plots: 'lrpet[plot]', ONNX Runtime: 'lrpet[onnx]', OpenVINO: "
+    "'lrpet[openvino]', ExecuTorch: 'lrpet[executorch]')"
 )
 FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -60,8 +59,6 @@ def _judged(error: Exception) -> tuple[int, str]:
         return BAD_INPUT, str(error)
     if isinstance(error, ValueError | ImportError) and on_purpose(error):
         return BAD_INPUT, str(error)
-    if isinstance(error, ValueError) and (message := _said_by_worker(str(error))) is not None:
-        return BAD_INPUT, message
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("lrpet"):
         return BAD_INPUT, f"no module {error.name!r}: {EXTRAS}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -71,19 +68,6 @@ def _judged(error: Exception) -> tuple[int, str]:
         f"this looks like a bug in lrpet: {type(error).__name__}: {error} (at {last.filename}, line {last.lineno}). "
         "Run the command again with --debug for the traceback, and report it."
     )
-
-
-def _said_by_worker(text: str) -> str | None:
-    """Return what lrpet said on purpose in a process that loads data; None if `text` is no such traceback.
-
-    PyTorch raises the worker's error again with the worker's traceback as its message.
-    """
-    frames = re.findall(r'^  File "(.+)", line \d+, in .+\n    (.*)$', text, flags=re.MULTILINE)
-    if not text.startswith("Caught ValueError in DataLoader worker") or not frames:
-        return None
-    file, code = frames[-1]
-    ours = Path(file).is_relative_to(PACKAGE) and code.startswith("raise ")
-    return text.rpartition("\nValueError: ")[2].strip() if ours else None
 
 
 def _ended(status: int, message: str, *, debug: bool) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from lrpet import Projector
 from lrpet.compact.write import written_folder
 from lrpet.train.processes import Processes
 from lrpet.train.state import TrainingState, random_state, set_random_state_
@@ -51,7 +50,7 @@ class Progress:
 
 
 class Checkpoints:
-    """Those in one folder. A checkpoint is a folder of these files:
+    """The checkpoints in one folder. Each is a folder of these files.
 
     state.safetensors       weights, optimizer and loss scale          run.json     progress, and the projector's counts
     process-N.safetensors   random numbers and bases of process N      SHA256SUMS   digests of the other files
@@ -64,7 +63,7 @@ class Checkpoints:
         """Return the checkpoints, the latest first."""
         return sorted(self.folder.glob("epoch-*"), reverse=True)
 
-    def save(self, state: TrainingState, projector: Projector, progress: Progress) -> None:
+    def save(self, state: TrainingState, progress: Progress) -> None:
         """Write the state of everything; what is older than the one before it goes when this one is whole. All call."""
         target = self.folder / f"epoch-{progress.epoch:05d}"
         parts = self.folder / f".{target.name}.parts"  # one name for all processes
@@ -72,7 +71,7 @@ class Checkpoints:
             shutil.rmtree(parts, ignore_errors=True)
             parts.mkdir()
         self.processes.wait()
-        plain = projector.state_dict()
+        plain = state.projector.state_dict()
         own = {"bases": plain.pop("bases"), "waits": plain.pop("waits"), "random": random_state(_device(state))}
         _stored(lambda: save_tree(own, parts / f"process-{self.processes.rank}.safetensors"))
         self.processes.wait()
@@ -91,7 +90,7 @@ class Checkpoints:
                     shutil.rmtree(other)
         self.processes.wait()
 
-    def load(self, state: TrainingState, projector: Projector) -> Progress:
+    def load(self, state: TrainingState) -> Progress:
         """Restore the latest checkpoint that is whole, if there is any; warn if that is not the latest.
 
         Raises ValueError, and restores nothing, if all are damaged; or if one is whole, and another network's.
@@ -105,19 +104,19 @@ class Checkpoints:
             for each in damaged:
                 warnings.warn(f"{each}. Going on from {checkpoint}, the one before it", stacklevel=2)
             try:
-                return self._restored(checkpoint, state, projector)
+                return self._restored(checkpoint, state)
             except UNFIT as error:
                 raise ValueError(f"{checkpoint} is the checkpoint of another network: {error}") from error
         if damaged:
             raise ValueError(f"{'; '.join(damaged)}. No other checkpoint is left: begin anew in another folder")
         return Progress()
 
-    def _restored(self, checkpoint: Path, state: TrainingState, projector: Projector) -> Progress:
+    def _restored(self, checkpoint: Path, state: TrainingState) -> Progress:
         run = json.loads((checkpoint / RUN).read_text(encoding="utf-8"))
         parts = {path.stem: load_tree(path) for path in sorted(checkpoint.glob("process-*.safetensors"))}
         bases, waits = ({k: v for part in parts.values() for k, v in part[key].items()} for key in ("bases", "waits"))
         shared = load_tree(checkpoint / STATE)
-        projector.load_state_dict({**run["projector"], "bases": bases, "waits": waits})
+        state.projector.load_state_dict({**run["projector"], "bases": bases, "waits": waits})
         state.restore_(shared)
         own = parts.get(f"process-{self.processes.rank}")
         if own is not None:  # a process more than the run had before goes on with its own
@@ -133,7 +132,8 @@ class Checkpoints:
 def _damage(checkpoint: Path) -> str | None:
     """Say what is wrong with the files of a checkpoint; None if every digest is right."""
     try:
-        sums = dict(reversed(line.split("  ", 1)) for line in (checkpoint / SUMS).read_text("utf-8").splitlines())
+        lines = [line.split("  ", 1) for line in (checkpoint / SUMS).read_text("utf-8").splitlines()]
+        sums = {name: digest for digest, name in lines}
         missing = {STATE, RUN} - sums.keys()
         wrong = [name for name, digest in sums.items() if _digest(checkpoint / Path(name).name) != digest]
     except FileNotFoundError as error:

@@ -16,6 +16,7 @@ from lrpet.train.earlier import RENAMED, translated
 from lrpet.train.options import (
     BUDGETS,
     LIMITS,
+    OF_FILES,
     RECIPE,
     Compression,
     Machine,
@@ -62,6 +63,9 @@ class Config(_Options):
         self._check_allocation()
         self._check_projections()
         self._check_schedule()
+        self._check_data()
+        self._check_loss()
+        self._check_teacher()
         return self
 
     def _check_budget(self) -> None:
@@ -113,8 +117,25 @@ class Config(_Options):
             raise ValueError("one-cycle has a warm-up of its own: leave warmup_epochs at 0, or choose another schedule")
         if bool(self.milestones) != (self.schedule == "step"):
             raise ValueError("milestones go with schedule: step, and only with it")
+        self.images_at_once(1)
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be fewer than epochs={self.epochs}")
+
+    def _check_teacher(self) -> None:
+        given = [name for name in ("distill", "temperature") if getattr(self, name) != RECIPE[name].default]
+        if given and self.teacher is None:
+            raise ValueError(f"{' and '.join(given)} go with a teacher: name one, or leave them out")
+
+    def _check_loss(self) -> None:
+        if self.loss == "bce" and self.label_smoothing:
+            raise ValueError("loss=bce has targets of 0 and 1: leave label_smoothing out")
+
+    def _check_data(self) -> None:
+        given = [name for name in OF_FILES if getattr(self, name) != RECIPE[name].default]
+        if given and ":" not in self.data:
+            raise ValueError(
+                f"{self.data} lies in memory: leave out {', '.join(given)}, which say how image files are read"
+            )
 
     def projection_schedule(self, steps_per_epoch: int) -> int | float | Shrinking:
         """Return when to project, as `lrpet.Projector` takes it for `every`."""
@@ -123,6 +144,15 @@ class Config(_Options):
             return every
         last = min(self.every_last, every) if isinstance(every, int) else self.every_last
         return Shrinking(first=every, last=last, start=self.shrink_from)
+
+    def images_at_once(self, processes: int) -> int:
+        """Return how many images one of so many processes takes at once. Raises ValueError if they cannot be divided so."""
+        if self.batch_size % (processes * self.accumulate):
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be divided into {self.accumulate} parts in each of {processes} "
+                f"processes: choose a multiple of {processes * self.accumulate}, or another number to accumulate"
+            )
+        return self.batch_size // (processes * self.accumulate)
 
     @property
     def folder(self) -> Path:

@@ -1,10 +1,10 @@
-"""What a person sees while a network trains: a bar with loss, accuracy and the projection's share of the time."""
+"""What a person sees while a network trains: a bar with loss, accuracy, speed and the projection's share of the time."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,11 +14,13 @@ from rich.table import Table
 from torch import Tensor
 
 from lrpet import Plan, Projector
+from lrpet.train.checkpoints import Progress as RunProgress
 from lrpet.train.config import Config
-from lrpet.train.folder import Progress as RunProgress
 from lrpet.train.measure import Running, Score
 
 REFRESH_SECONDS = 0.5
+#: At most so many corrupt images are named on the terminal after an epoch.
+NAMED = 5
 #: {allocate: what will become of a plan that is not settled}.
 _DIVIDED_AGAIN = {
     "auto": "If projections begin in the second half of training, the first one divides the budget again, by energy.",
@@ -39,18 +41,18 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         self.rich = RichConsole(quiet=quiet, highlight=False)
         self._progress: Progress | None = None
-        self._epochs = 0
+        self._epochs = self._batch_size = 0
 
     @contextmanager
     def run(self, config: Config, plan: Plan) -> Iterator[None]:
         """Show one run inside the block: its heading, and a bar from then on."""
-        self._epochs = config.epochs
+        self._epochs, self._batch_size = config.epochs, config.batch_size
         self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
         if plan.ranks:
             self.rich.print(plan.summary(), soft_wrap=True)
             if plan != plan.settled() or config.allocate == "sensitivity":
                 self.rich.print(_DIVIDED_AGAIN[config.allocate], soft_wrap=True)
-        self.rich.print("epoch  loss and accuracy; energy pruned at the last projection; time")
+        self.rich.print("epoch  loss and accuracy; energy pruned at the last projection; time and speed")
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -74,26 +76,37 @@ class Console:
         )
         begin = shown = time.perf_counter()
         projected = projector.seconds
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             yield batch
             now = time.perf_counter()
             self._progress.advance(task)
             if now - shown > REFRESH_SECONDS:
                 share = (projector.seconds - projected) / (now - begin)
-                self._progress.update(task, figures=f"{_scored(running.score())}  projecting {share:.1%}")
+                rate = number * self._batch_size / (now - begin)
+                figures = f"{_scored(running.score())}  {rate:,.0f} images/s  projecting {share:.1%}"
+                self._progress.update(task, figures=figures)
                 shown = now
         self._progress.remove_task(task)
 
-    def epoch_done(self, progress: RunProgress, projector: Projector, trained: Score, held_out: Score | None) -> None:
-        """Print a line for the epoch."""
+    def epoch_done(
+        self, progress: RunProgress, projector: Projector, trained: Score, held_out: Score | None, *, rate: float
+    ) -> None:
+        """Print a line for the epoch, in which training took `rate` images per second."""
         validation = f"  val {_scored(held_out)}" if held_out else ""
         share = projector.seconds / progress.seconds
         pruned = f"  pruned {projector.last.pruned:.2%}" if projector.last and projector.last.layers else ""
         self.rich.print(
             f"{progress.epoch:>4}/{self._epochs}  train {_scored(trained)}{validation}{pruned}"
-            f"  {progress.seconds:.0f} s, {share:.1%} projecting",
+            f"  {progress.seconds:.0f} s, {rate:,.0f} images/s, {share:.1%} projecting",
             soft_wrap=True,
         )
+
+    def corrupt(self, corrupt: Mapping[str, str]) -> None:
+        """Name images that were left out, {image: what its decoder said}; the first few where there are many."""
+        for image, said in list(corrupt.items())[:NAMED]:
+            self.rich.print(f"left out: {image} is no readable image: {said}", soft_wrap=True, markup=False)
+        if len(corrupt) > NAMED:
+            self.rich.print(f"left out: {len(corrupt) - NAMED} more images, which metrics.jsonl names", soft_wrap=True)
 
     def summary(self, summary: dict[str, Any]) -> None:
         """Print the summary as a table."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 import lrpet
+from lrpet.train.accelerator import make_accelerator
+from lrpet.train.average import Average
 from lrpet.train.checkpoints import Progress
-from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
+from lrpet.train.data.options import in_parts
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
@@ -28,7 +30,8 @@ from lrpet.train.processes import Processes
 from lrpet.train.ranks import descent, plan_in_training
 from lrpet.train.state import TrainingState
 from lrpet.train.task import Task
-from lrpet.train.trackers import FOLDER, check_trackers, tracking
+from lrpet.train.teacher import load_teacher
+from lrpet.train.trackers import tracking
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class _Training:
         self.processes = processes
         self.preempted: Preemption
         self.task, self.config, self.hooks = task, config, hooks
-        self.accelerator = _accelerator(config, folder.path, processes)
+        self.accelerator = make_accelerator(config, folder.path, processes)
         device = self.accelerator.device
         if config.channels_last:
             task.network.to(memory_format=torch.channels_last)
@@ -89,16 +92,20 @@ class _Training:
         self.validation = task.batches(task.validation, device, training=False, processes=processes)
         self.plain_optimizer = make_optimizer(config, task.network)
         self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
+        self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
+        self.teacher = load_teacher(config, task.dataset, device)
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
-        self.state = TrainingState(task.network, self.plain_optimizer, self.accelerator.scaler)
         self.projector = _projector(task, self.accelerator, processes, len(self.batches))
-        self.augment = Augment(config, len(task.dataset.classes), batch_size=config.batch_size // processes.count)
+        self.state = TrainingState(
+            task.network, self.plain_optimizer, self.projector, scaler=self.accelerator.scaler, average=self.average
+        )
+        self.augment = Augment(config, len(task.dataset.classes), batch_size=config.images_at_once(processes.count))
         set_seed(config.seed + processes.rank)
 
     def resume(self, folder: RunFolder) -> Progress:
         """Go on from the folder's checkpoint, if it has one, with the learning rates of this many epochs."""
-        progress = folder.load_checkpoint(self.state, self.projector)
+        progress = folder.checkpoints.load(self.state)
         if self.projector.steps:
             self.schedule = make_schedule(
                 self.config, self.plain_optimizer, len(self.batches), after=self.projector.steps
@@ -110,20 +117,27 @@ class _Training:
         while progress.epoch < self.config.epochs:
             begin, cpu_begin = time.perf_counter(), time.process_time()
             trained = self.epoch(progress, folder, console)
-            progress = progress.advanced(time.perf_counter() - begin, time.process_time() - cpu_begin)
+            images = (len(self.batches) - progress.step) * self.config.batch_size
+            elapsed = time.perf_counter() - begin
+            progress = progress.advanced(elapsed, time.process_time() - cpu_begin)
             held_out = self.validated()
-            folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate)
-            console.epoch_done(progress, self.projector, trained, held_out)
+            folder.log_epoch(
+                progress, self.projector, trained, held_out, lr=self.rate, images_per_second=images / elapsed
+            )
+            console.epoch_done(progress, self.projector, trained, held_out, rate=images / elapsed)
+            console.corrupt(self.log_corrupt(folder))
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)
             if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.config.epochs:
-                folder.save_checkpoint(self.state, self.projector, progress)
+                folder.save_checkpoint(self.state, progress)
             if self.hooks.after_epoch is not None:
                 self.hooks.after_epoch(progress.epoch, held_out)
         self.projector.project()
-        network = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False).to("cpu")
+        network = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        if self.average is not None:
+            network = self.average.network(self.projector, self.processes)
         seconds = {"training": progress.seconds, "projecting": self.projector.seconds, "cpu": progress.cpu_seconds}
-        return Trained(network, self.projector.plan, self.accelerator.device, seconds)
+        return Trained(network.to("cpu"), self.projector.plan, self.accelerator.device, seconds)
 
     @property
     def rate(self) -> float:
@@ -142,10 +156,11 @@ class _Training:
         batches = console.epoch(epoch, self.batches, running, self.projector, done=done)
         for step, (images, labels) in enumerate(batches, start=done + 1):
             rate = self.rate
-            loss, logits = self.step(images, labels)
-            running.add(loss, logits, labels)
+            self.step(images, labels, running)
             if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
+            if self.average is not None:
+                self.average.update(self.task.network)
             if step < len(self.batches) and self.preempted.due(step):
                 self.stop(replace(progress, step=step, totals=running.totals(self.processes.total)), folder)
         trained = running.score(self.processes.total)
@@ -158,19 +173,26 @@ class _Training:
 
     def stop(self, progress: Progress, folder: RunFolder) -> NoReturn:
         """Write a checkpoint, and raise PreemptedError."""
-        folder.save_checkpoint(self.state, self.projector, progress)
+        self.log_corrupt(folder)
+        folder.save_checkpoint(self.state, progress)
         raise PreemptedError(
             f"told to stop ({self.preempted.told or 'another process was'}) after {progress.epoch} epochs and {progress.step} "
             f"steps: a checkpoint is written. Go on with: lrpet train --resume --output {folder.path}"
         )
 
-    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one optimizer step, and return its loss and logits."""
-        with self.accelerator.autocast():
-            augmented, targets = self.augment(images, labels)
-            logits = self.model(augmented)
-            loss = self.augment.loss(logits, targets)
-        self.accelerator.backward(loss)
+    def log_corrupt(self, folder: RunFolder) -> dict[str, str]:
+        """Log the corrupt images that all processes left out, and return the new ones."""
+        if self.config.on_corrupt == "error":
+            return {}
+        return folder.log_corrupt(self.processes.union(self.task.dataset.corrupt))
+
+    def step(self, images: Tensor, labels: Tensor, running: Running) -> None:
+        """Take one optimizer step, with the gradients of all its parts, and add them to the score."""
+        parts = self.config.accumulate
+        for number, part in enumerate(in_parts([(images, labels)], parts), start=1):
+            last = number == parts  # only then do processes send each other gradients
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                self.backward(*part, running)
         if self.hooks.before_step is not None:
             self.hooks.before_step(self.projector)
         if self.config.clip_grad is not None:
@@ -178,15 +200,28 @@ class _Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
-        return loss, logits
+
+    def backward(self, images: Tensor, labels: Tensor, running: Running) -> None:
+        """Add the gradients of a part of a step to those that are there, and its score to `running`."""
+        with self.accelerator.autocast():
+            augmented, targets = self.augment(images, labels)
+            logits = self.model(augmented)
+            loss = self.augment.loss(logits, targets)
+            if self.teacher is not None:
+                loss = self.teacher.loss(loss, logits, augmented)
+        self.accelerator.backward(loss / self.config.accumulate)
+        running.add(loss, logits, labels)
 
     def validated(self) -> Score | None:
         """Score the network on the images that were held out, if there are any."""
         if not len(self.task.validation):
             return None
         self.processes.equalise(self.task.network.buffers())  # batch norms' statistics are those of its own images
+        network = self.task.network
+        if self.average is not None:
+            network = self.average.network(self.projector, self.processes)
         total = self.processes.total if self.processes.count > 1 else None
-        return score(self.task.network, self.validation, autocast=self.accelerator.autocast(), total=total)
+        return score(network, self.validation, autocast=self.accelerator.autocast(), total=total)
 
 
 def _projector(task: Task, accelerator: Accelerator, processes: Processes, steps_per_epoch: int) -> lrpet.Projector:
@@ -203,18 +238,3 @@ def _projector(task: Task, accelerator: Accelerator, processes: Processes, steps
         descent=descent(config),
         solver=config.solver,
     )
-
-
-def _accelerator(config: Config, folder: Path, processes: Processes) -> Accelerator:
-    check_trackers(config.log_with)
-    accelerator = Accelerator(
-        cpu=processes.on_cpu,
-        mixed_precision=config.precision,
-        log_with=list(config.log_with) or None,
-        project_config=ProjectConfiguration(logging_dir=str(folder / FOLDER)),
-    )
-    if config.device == "cuda" and accelerator.device.type != "cuda":
-        raise ValueError(
-            "device=cuda, but torch finds no CUDA device: use device=cpu, or install a CUDA build of torch"
-        )
-    return accelerator

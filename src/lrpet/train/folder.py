@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lrpet.train.trackers import Track
 
 #: Options that may differ between a run and its continuation; `epochs` may rise besides.
-FREE = {"output", "data_dir", "num_workers", "checkpoint_every", "log_with"}
+FREE = {"output", "data_dir", "num_workers", "on_corrupt", "accumulate", "checkpoint_every", "log_with"}
 
 
 class RunFolder:
@@ -37,8 +37,11 @@ class RunFolder:
         self.plan = plan
         self._config = config
         self._metrics = self.path / "metrics.jsonl"
-        self._checkpoints = Checkpoints(self.path / "checkpoints", self.processes)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", self.processes)
         self._ranks: dict[str, int] | None = None  # as last logged
+        self._step = 0  # as last logged
+        self.corrupt: set[str] = set()
+        """The corrupt images that were left out so far, in all processes."""
         self._track: Track | None = None  # from `begin` on
 
     @staticmethod
@@ -104,25 +107,23 @@ class RunFolder:
                 f"{self.path} belongs to a run that is under way: wait for its end, or choose another --output"
             ) from None
 
-    def load_checkpoint(self, state: TrainingState, projector: Projector) -> Progress:
-        """Restore the latest checkpoint that is whole, if there is one. Raises ValueError as `Checkpoints.load` does."""
-        return self._checkpoints.load(state, projector)
-
-    def save_checkpoint(self, state: TrainingState, projector: Projector, progress: Progress) -> None:
+    def save_checkpoint(self, state: TrainingState, progress: Progress) -> None:
         """Write the state of everything, after the metrics that led to it. All processes call."""
         if self.processes.main and self._metrics.exists():
             synced(self._metrics)
-        self._checkpoints.save(state, projector, progress)
+        self.checkpoints.save(state, progress)
 
     def begin(self, step: int, *, track: Track) -> None:
         """Begin training, or go on after `step`: from here on the folder stays, with the options of the moment.
 
         The metrics go on after `step`, since what a killed run logged beyond it happens again. `track` gets what they get.
         """
-        kept = [json.dumps(line) for line in self._logged() if line["step"] <= step]
+        kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
         self.processes.wait()  # until all have read it
         self._write("metrics.jsonl", "".join(line + "\n" for line in kept))
         self._write("config.yaml", self._config.to_yaml())
+        self._step = step
+        self.corrupt = {line["image"] for line in map(json.loads, kept) if line["kind"] == "corrupt"}
         self._ranks = next((line["ranks"] for line in map(json.loads, reversed(kept)) if "ranks" in line), None)
         self._track = track
 
@@ -144,7 +145,14 @@ class RunFolder:
         self._ranks = ranks
 
     def log_epoch(
-        self, progress: Progress, projector: Projector, trained: Score, held_out: Score | None, *, lr: float
+        self,
+        progress: Progress,
+        projector: Projector,
+        trained: Score,
+        held_out: Score | None,
+        *,
+        lr: float,
+        images_per_second: float,
     ) -> None:
         """Log an epoch."""
         self._log(
@@ -158,11 +166,12 @@ class RunFolder:
                 "val_loss": held_out.loss if held_out else None,
                 "val_accuracy": held_out.accuracy if held_out else None,
                 "seconds": progress.seconds,
+                "images_per_second": images_per_second,
                 "projecting_seconds": projector.seconds,
             }
         )
 
-    def _logged(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[dict[str, Any]]:
         """Read everything logged so far, but for a line that a process died writing; warn of any other that is damaged."""
         if not self._metrics.exists():
             return []
@@ -175,6 +184,14 @@ class RunFolder:
                 if number < len(lines):
                     warnings.warn(f"{self._metrics}, line {number} is damaged, and left out from here on", stacklevel=3)
         return logged
+
+    def log_corrupt(self, corrupt: Mapping[str, str]) -> dict[str, str]:
+        """Log corrupt images, {image: what its decoder said}, each of them once; return those that are new."""
+        new = {image: said for image, said in sorted(corrupt.items()) if image not in self.corrupt}
+        for image, said in new.items():
+            self._log({"kind": "corrupt", "step": self._step, "image": image, "said": said})
+        self.corrupt |= new.keys()
+        return new
 
     def write_plan(self, plan: Plan) -> None:
         """Replace the plan that training began with by the one in force at its end."""
@@ -199,9 +216,11 @@ class RunFolder:
     def _log(self, values: dict[str, Any]) -> None:
         """Append a line to the metrics; trackers get its fractional numbers."""
         assert self._track is not None
+        self._step = values["step"]
         if not self.processes.main:
             return
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if isinstance(value, float)}
-        self._track(numbers, step=values["step"])
+        if numbers:
+            self._track(numbers, step=values["step"])

@@ -13,12 +13,12 @@ from lrpet.train.config import Config
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Make SGD, which decays every parameter as the paper's does, or AdamW, which decays no biases and norms.
+    """Make SGD, which decays every parameter as the paper's does, or AdamW or LAMB, which decay no biases and norms.
 
-    AdamW also leaves out what the network itself names in `no_weight_decay`, such as position embeddings.
+    These also leave out what the network itself names in `no_weight_decay`, such as position embeddings.
     """
-    if config.optimizer == "adamw":
-        return create_optimizer_v2(model, "adamw", lr=config.lr, weight_decay=config.weight_decay)
+    if config.optimizer != "sgd":
+        return create_optimizer_v2(model, config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
     return create_optimizer_v2(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         "sgd",

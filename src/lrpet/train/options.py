@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from lrpet.train.command_options import Commands
 from lrpet.train.declaration import Option, option, options_of
 
 #: Options that say what compression is to come to, of which `keep` stands alone.
@@ -18,6 +19,10 @@ LIMITS = (
 )  # fmt: skip
 
 
+#: Options that say how image files are read, so that they mean nothing for data that lies in memory.
+OF_FILES = ("train_size", "test_crop", "interpolation", "auto_augment", "on_corrupt")
+
+
 class NetworkAndData:
     """What is trained, and on what."""
 
@@ -25,9 +30,16 @@ class NetworkAndData:
     model_args: dict[str, Any] = option(
         {}, "more arguments for the network's constructor (timm:, torchvision:), such as '{img_size: 32}'"
     )
-    data: str = option("digits", "data set: digits, cifar10, fashion-mnist or folder:PATH")
+    data: str = option("digits", "data set: digits, cifar10, fashion-mnist, folder:PATH, webdataset:PATH or hf:NAME")
     data_dir: Path | None = option(None, "folder that holds the files of the data set, or that they are downloaded to")
-    image_size: int | None = option(None, "side of the images in pixels, for folder data (default 224)", ge=1)
+    image_size: int | None = option(None, "side of the images in pixels, for image files (default 224)", ge=1)
+    train_size: int | None = option(
+        None, "side of the images in pixels while training on image files (default: image_size)", ge=1
+    )
+    test_crop: float = option(
+        0.875, "fraction of an image file's shorter side that is kept for scoring, in the middle", gt=0, le=1
+    )
+    interpolation: Literal["bilinear", "bicubic"] = option("bilinear", "how image files are resized")
     pretrained: bool = option(False, "begin with the library's trained weights (timm:, torchvision:)")
     weights: Path | None = option(
         None, "begin with trained weights: a safetensors file, a folder of lrpet.save, or the folder of a dense run"
@@ -39,8 +51,15 @@ class NetworkAndData:
     flip: bool | None = option(None, "mirror images at random (default: what is usual for the data)")
     mixup: float = option(0.0, "mix pairs of images; the number is the parameter of a beta distribution", ge=0)
     cutmix: float = option(0.0, "paste boxes of other images; the number is the parameter of a beta distribution", ge=0)
+    auto_augment: str | None = option(
+        None, "timm's augmentation of image files, such as rand-m7-mstd0.5-inc1, augmix-m3-w3 or original"
+    )
     random_erasing: float = option(0.0, "probability of erasing a box of an image", ge=0, le=1)
     repeats: int = option(1, "differently augmented copies of an image in a batch", ge=1)
+    on_corrupt: Literal["error", "skip"] = option(
+        "error",
+        "what becomes of image files that cannot be decoded: stop and name the file, or leave them out, named and counted",
+    )
 
 
 class Compression:
@@ -119,17 +138,39 @@ class Optimisation:
         ge=1,
     )
     batch_size: int = option(128, "images in a step, in all processes together", ge=1)
-    optimizer: Literal["sgd", "adamw"] = option("sgd", "optimizer: SGD with momentum, or AdamW")
+    accumulate: int = option(
+        1,
+        "parts in which every process takes its images of a step, to save memory; batch norms see one part at a time",
+        ge=1,
+    )
+    optimizer: Literal["sgd", "adamw", "lamb"] = option("sgd", "optimizer: SGD with momentum, AdamW, or LAMB")
     lr: float = option(0.1, "learning rate; with one-cycle, its peak", gt=0)
     momentum: float = option(0.9, "momentum of SGD", ge=0, lt=1)
     nesterov: bool = option(False, "Nesterov momentum for SGD")
-    weight_decay: float = option(1e-4, "weight decay: L2 with SGD, decoupled with AdamW", ge=0)
+    weight_decay: float = option(
+        1e-4, "weight decay: L2 with SGD, decoupled with AdamW, part of the step with LAMB", ge=0
+    )
+    loss: Literal["cross-entropy", "bce"] = option(
+        "cross-entropy",
+        "cross-entropy, or binary cross-entropy of every class by itself, in which all classes of a mixed image are right",
+    )
     label_smoothing: float = option(0.0, "label smoothing of the cross-entropy", ge=0, lt=1)
+    teacher: str | None = option(
+        None, "learn from this trained network too: the folder of a run or of lrpet.save, timm:NAME or torchvision:NAME"
+    )
+    distill: float = option(0.5, "part of the loss that is against the teacher's outputs, not the labels", gt=0, le=1)
+    temperature: float = option(1.0, "number by which the outputs of teacher and network are divided", gt=0)
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = option("one-cycle", "schedule of the learning rate")
     milestones: tuple[int, ...] = option(
         (), "epochs at which the step schedule divides the rate by 10", metavar="EPOCH"
     )
     warmup_epochs: int = option(0, "epochs of linear warm-up; not with one-cycle", ge=0)
+    ema: float | None = option(
+        None,
+        "score and keep the moving average of the weights, projected; the number is what it keeps at a step, such as 0.9999",
+        gt=0,
+        lt=1,
+    )
     clip_grad: float | None = option(None, "scale gradients down to at most this norm, all together", gt=0)
 
 
@@ -140,7 +181,7 @@ class Machine:
     precision: Literal["no", "bf16", "fp16"] = option("no", "type of autocast")
     channels_last: bool = option(False, "use the memory layout NHWC")
     compile: bool = option(False, "compile the network with torch.compile")
-    num_workers: int = option(2, "processes that load data, for folder data", ge=0)
+    num_workers: int = option(2, "processes that read image files", ge=0)
 
 
 class Run:
@@ -154,61 +195,6 @@ class Run:
         "trackers of accelerate to log to, beside metrics.jsonl: tensorboard, wandb, mlflow, …",
         metavar="NAME",
     )
-
-
-class Commands:
-    """Options of commands that train nothing, or of one command alone."""
-
-    in_channels: int = option(3, "channels of the images", ge=1)
-    classes: int | None = option(
-        None, "outputs of the classifier (default 1000 for timm: and torchvision:, else 10)", ge=1
-    )
-    latency: float | None = option(
-        None,
-        "budget: milliseconds of one pass, or a fraction of the dense network's; needs --runtime or --latency-table",
-        gt=0,
-    )
-    latency_table: Path | None = option(None, "table of measured latencies, from lrpet profile-latency")
-    runtime: Literal["eager", "compile", "onnxruntime", "openvino"] = option("eager", "what runs the layers")
-    runtimes: tuple[Literal["eager", "compile", "onnxruntime", "openvino"], ...] = option(
-        ("eager",), "what runs the networks: eager, compile (both PyTorch), onnxruntime, openvino", metavar="NAME"
-    )
-    batch_sizes: tuple[int, ...] = option((1,), "numbers of images in a pass", metavar="N", ge=1)
-    threads: int | None = option(None, "threads of the processor (default: as many as torch takes)", ge=1)
-    dtype: Literal["float32", "bfloat16", "float16"] = option(
-        "float32", "type of weights and images, and of OpenVINO's products"
-    )
-    cuda_graphs: bool = option(False, "replay the kernels of a pass as one CUDA graph, in PyTorch on a GPU")
-    as_is: bool = option(False, "time networks as they are in PyTorch, not as lrpet.optimize makes them")
-    layers: bool = option(False, "time every layer too, to see where time is lost (PyTorch, the first batch size)")
-    seconds: float = option(0.2, "time that each layer is measured at each rank", gt=0)
-    trials: int = option(50, "number of trials in all", ge=1)
-    objective: Literal["budget", "weighted", "pareto"] = option(
-        "budget",
-        "what is sought: accuracy at the recipe's budget (budget), accuracy less weighted cost (weighted), or the front of "
-        "accuracy and cost (pareto)",
-    )
-    sampler: Literal["tpe", "gp"] = option("tpe", "Optuna's sampler")
-    lowest: float = option(0.05, "lowest ratio of a layer's rank", gt=0, lt=1)
-    highest: float = option(1.0, "highest ratio of a layer's rank", gt=0, le=1)
-    weight: float = option(1.0, "weight of the cost with --objective weighted")
-    groups: tuple[str, ...] = option(
-        (), "layers whose names match one pattern share a ratio, such as 'layer1.*'", metavar="PATTERN"
-    )
-    storage: str | None = option(
-        None,
-        "database that machines share the study in, as SQLAlchemy writes its URL: postgresql+psycopg://USER@HOST/NAME "
-        "(default: a file in the folder)",
-        metavar="URL",
-    )
-    study: str | None = option(None, "name of the study in the database; needs --storage", metavar="NAME")
-    part: Literal["validation", "test"] = option("test", "part of the data to score on")
-    tolerance: float = option(
-        1e-4, "largest difference from the network's output that passes, as a fraction of its largest value", gt=0
-    )
-    images: int = option(1000, "images of the data set that each file is checked on, at most", ge=1)
-    random_only: bool = option(False, "check on random inputs alone, where the data set is not at hand")
-    overwrite: bool = option(False, "replace files that are there")
 
 
 #: {title: {name: option}} of everything that a recipe may say.

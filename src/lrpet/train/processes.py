@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, reduce
+from accelerate.utils import broadcast, gather_object, reduce
 from torch import Tensor
 
 from lrpet.sharding.placement import is_together
@@ -54,6 +54,12 @@ class Processes:
     def total(self) -> Callable[[Tensor], Tensor]:
         """Return what sums a tensor over all processes."""
         return (lambda tensor: reduce(tensor, "sum")) if self.count > 1 else (lambda tensor: tensor)
+
+    def union(self, values: dict[str, str]) -> dict[str, str]:
+        """Put the values of all processes together. All have to call."""
+        if self.count == 1:
+            return values
+        return {name: value for each in gather_object([values]) for name, value in each.items()}
 
     @torch.no_grad()
     def equalise(self, tensors: Iterable[Tensor]) -> None:

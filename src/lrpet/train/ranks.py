@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lrpet
 from lrpet.train.config import Config
 from lrpet.train.data.augment import Augment
-from lrpet.train.data.options import Batches
+from lrpet.train.data.options import Batches, in_parts
 from lrpet.train.processes import Processes
 from lrpet.train.task import Task, make_plan
 
@@ -33,7 +33,7 @@ def plan_in_training(
     """Return `plan`, or with allocate=sensitivity one that also knows the batches and the loss that it is divided by."""
     if config.allocate != "sensitivity":
         return plan
-    augment = Augment(config, len(task.dataset.classes))
+    augment = Augment(config, len(task.dataset.classes), batch_size=config.images_at_once(processes.count))
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         with accelerator.autocast():
@@ -45,16 +45,19 @@ def plan_in_training(
         network,
         task.example.to(accelerator.device),
         allocate="sensitivity",
-        batches=_FirstBatches(task.batches(task.train, accelerator.device, training=True, processes=processes)),
+        batches=_FirstBatches(
+            task.batches(task.train, accelerator.device, training=True, processes=processes), config.accumulate
+        ),
         loss=loss,
     )
 
 
 @dataclass(frozen=True)
 class _FirstBatches:
-    """The first few batches of an epoch, which can be gone through again."""
+    """The first few batches of an epoch, each in parts, which can be gone through again."""
 
     batches: Batches
+    parts: int
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(iter(self.batches), SENSITIVITY_BATCHES)
+        return in_parts(islice(iter(self.batches), SENSITIVITY_BATCHES), self.parts)

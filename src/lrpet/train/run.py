@@ -31,7 +31,7 @@ from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import Dataset, split
-from lrpet.train.data.options import Batches, BatchOptions
+from lrpet.train.data.options import Batches, BatchOptions, in_parts
 from lrpet.train.data.sets import load
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
@@ -79,12 +79,14 @@ def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
     compact = lrpet.factorize(trained.network, trained.plan)
     as_it_comes = score(compact.to(device), validation).accuracy if len(task.validation) else None
     if config.reestimate_bn:
-        update_bn(task.batches(task.train, device, training=True), compact)
+        update_bn(in_parts(task.batches(task.train, device, training=True), config.accumulate), compact)
     lrpet.save(compact.cpu(), folder.compact, overwrite=True, metadata=task.dataset.metadata)
 
     compact = lrpet.load(folder.compact)
     costs = _costs(task, trained, compact)
     compact.to(device)
+    tested = score(compact, task.batches(task.dataset.test, device, training=False)).accuracy
+    folder.log_corrupt(task.dataset.corrupt)
     return {
         "model": config.model,
         "data": config.data,
@@ -95,7 +97,8 @@ def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
         **costs,
         "val_accuracy_before_bn_reestimation": as_it_comes,
         "val_accuracy": score(compact, validation).accuracy if len(task.validation) else None,
-        "test_accuracy": score(compact, task.batches(task.dataset.test, device, training=False)).accuracy,
+        "test_accuracy": tested,
+        "corrupt_images": len(folder.corrupt),
         "seconds": trained.seconds,
         "config": config.model_dump(mode="json"),
     }
@@ -177,7 +180,7 @@ def saved_with_data(
     images = dataset.test
     if part == "validation" and config is not None:
         _, images = split(dataset.train, holdout=config.holdout, seed=config.seed)
-    options = BatchOptions(batch_size)
+    options = BatchOptions(batch_size, on_corrupt="error" if config is None else config.on_corrupt)
     return compact, batches(images, dataset, options, device=torch.device(device), train=False)
 
 
@@ -187,9 +190,10 @@ def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset:
     name = name or metadata.get("data")
     if name is None:
         raise ValueError(f"{saved} does not say what its network was trained on: name the data, such as data=cifar10")
-    dataset = load(name, data_dir, image_size=metadata.get("image_size") if name.startswith("folder:") else None)
+    dataset = load(name, data_dir, image_size=metadata.get("image_size") if ":" in name else None)
     for what, here in (("classes", list(dataset.classes)), ("in_channels", dataset.in_channels)):
         if metadata.get(what, here) != here:
             raise ValueError(f"{name} has {what} {here}, but {saved} was trained on {what} {metadata[what]}")
     mean, std = (tuple(metadata.get(key, getattr(dataset, key))) for key in ("mean", "std"))
-    return replace(dataset, mean=mean, std=std)
+    cut = {key: metadata[key] for key in ("test_crop", "interpolation") if key in metadata}
+    return replace(dataset, mean=mean, std=std, **cut)

@@ -1,15 +1,18 @@
-"""The state of a training, but for its projector: weights, optimizer, loss scale, and random numbers."""
+"""The state of a training: what it works on, and the random numbers that it draws."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from lrpet import Projector
+from lrpet.train.average import Average
 
 
 @dataclass(frozen=True)
@@ -18,15 +21,19 @@ class TrainingState:
 
     network: nn.Module
     optimizer: Optimizer
+    projector: Projector
+    _: KW_ONLY
     scaler: torch.amp.GradScaler | None = None
     """The scale of the loss in float16."""
+    average: Average | None = None
 
     def shared(self) -> dict[str, Any]:
-        """Return what all processes of a training have alike."""
+        """Return what all processes of a training have alike, but for the projector's state."""
         return {
             "network": dict(self.network.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "average": self.average.state() if self.average is not None else None,
         }
 
     def restore_(self, shared: dict[str, Any]) -> None:
@@ -39,6 +46,8 @@ class TrainingState:
                     state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if self.scaler is not None:
             self.scaler.load_state_dict(shared["scaler"])
+        if self.average is not None:
+            self.average.restore_(shared["average"])
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class Task:
         """
         torch.manual_seed(config.seed)
         dataset = load(config.data, config.data_dir, image_size=config.image_size)
+        dataset = replace(dataset, test_crop=config.test_crop, interpolation=config.interpolation)
         train_part, validation = split(dataset.train, holdout=config.holdout, seed=config.seed)
         if len(train_part) < config.batch_size:
             raise ValueError(
@@ -56,6 +57,9 @@ class Task:
             load_trained(config.weights, network)
         example = torch.zeros(1, dataset.in_channels, dataset.image_size, dataset.image_size)
         _check_forward(config, network, example, classes=len(dataset.classes))
+        if config.train_size is not None:
+            small = torch.zeros(1, dataset.in_channels, config.train_size, config.train_size)
+            _check_forward(config, network, small, classes=len(dataset.classes))
         plan = make_plan(config, network, example)
         return cls(config, dataset, train_part, validation, network, plan, example)
 
@@ -67,16 +71,20 @@ class Task:
         Of each, this process gets its part where there are several `processes`. Raises ValueError if it has none.
         """
         config = self.config
+        count = processes.count if processes else 1
         options = BatchOptions(
-            config.batch_size,
+            config.batch_size if training else config.batch_size // config.accumulate,
             seed=config.seed,
             crop_padding=config.crop_padding,
             flip=config.flip,
             repeats=config.repeats,
+            auto_augment=config.auto_augment,
+            train_size=config.train_size,
             channels_last=config.channels_last,
             num_workers=config.num_workers,
+            on_corrupt=config.on_corrupt,
             rank=processes.rank if processes else 0,
-            processes=processes.count if processes else 1,
+            processes=count,
         )
         return batches(images, self.dataset, options, device=device, train=training)
 
@@ -88,7 +96,7 @@ def _check_forward(config: Config, network: nn.Module, example: Tensor, *, class
         with evaluating(network), torch.no_grad():
             logits = network(example)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        remedy = "give another image_size" if config.data.startswith("folder:") else "choose another model"
+        remedy = "give another image_size" if ":" in config.data else "choose another model"
         sizes = ", or the size by model_args, such as '{img_size: 32}'" if ":" in config.model else ""
         said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ValueError(

@@ -84,7 +84,7 @@ def test_crops_and_flips_are_those_of_padded_images(padding: int, flip: bool) ->
     each = memory(dataset, crop_padding=padding, flip=flip)
     seen = set()
     for images, labels in each:
-        raw = (images / each.scale + each.mean).round().to(torch.uint8)
+        raw = (images / each.normalise.scale + each.normalise.mean).round().to(torch.uint8)
         for image, label in zip(raw, labels.tolist(), strict=True):
             padded = torch.nn.functional.pad(dataset.train.pixels[label], (padding,) * 4)
             found = [

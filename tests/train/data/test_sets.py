@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -59,20 +57,35 @@ def test_folder_of_images(tmp_path: Path) -> None:
     assert torch.equal(next(iter(test))[0], next(iter(test))[0])
 
 
-@pytest.mark.parametrize("name", ["crop_padding", "repeats"])
-def test_options_that_image_files_cannot_have_are_refused(tmp_path: Path, name: str) -> None:
+def test_padding_before_the_crop_is_not_for_image_files(tmp_path: Path) -> None:
     write_folder(tmp_path)
     dataset = load(f"folder:{tmp_path}", image_size=16)
-    changes: dict[str, Any] = {name: 4}
-    with pytest.raises(ValueError, match=f"{name}=4 is for data that fits into memory"):
-        batches(dataset.train, dataset, replace(BatchOptions(4), **changes), device=CPU, train=True)
+    with pytest.raises(ValueError, match="crop_padding=4 is for data that fits into memory"):
+        batches(dataset.train, dataset, BatchOptions(4, crop_padding=4), device=CPU, train=True)
+
+
+def test_repeated_augmentation_of_image_files(tmp_path: Path) -> None:
+    """Fewer images an epoch, the copies of each side by side, the first of them as without repeating."""
+    write_folder(tmp_path)
+    dataset = load(f"folder:{tmp_path}", image_size=16)
+    once, thrice = (
+        list(batches(dataset.train, dataset, BatchOptions(6, seed=1, repeats=repeats), device=CPU, train=True))
+        for repeats in (1, 3)
+    )
+    assert [len(labels) for _, labels in thrice] == [6, 6]
+    plain, repeated = (torch.cat([images for images, _ in each]) for each in (once, thrice))
+    assert torch.equal(repeated[::3], plain[:4])
+    assert not torch.equal(repeated[1::3], repeated[::3])
+    assert not torch.equal(repeated[2::3], repeated[1::3])
+    labels, expected = (torch.cat([labels for _, labels in each]) for each in (thrice, once))
+    assert torch.equal(labels, expected[:4].repeat_interleave(3))
 
 
 def test_folder_prefers_its_test_part(tmp_path: Path) -> None:
     write_folder(tmp_path, ("train", "val", "test"))
     dataset = load(f"folder:{tmp_path}")
     assert isinstance(dataset.test, FileImages)
-    assert all("/test/" in path for path in dataset.test.paths)
+    assert all("/test/" in dataset.test.source.name(number) for number in range(len(dataset.test)))
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:

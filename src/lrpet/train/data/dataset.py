@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from lrpet.train.data.sources import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,18 +28,19 @@ class MemoryImages:
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Paths of image files, read when a batch needs them."""
+    """Encoded images, read when a batch needs them."""
 
-    paths: tuple[str, ...]
+    source: Source
+    numbers: Tensor
+    """The number of each image in the source, of shape (N,)."""
     labels: Tensor
-    image_size: int
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Tensor) -> FileImages:
         """Return the images at `indices`, in the order of `indices`."""
-        return FileImages(tuple(self.paths[i] for i in indices.tolist()), self.labels[indices], self.image_size)
+        return FileImages(self.source, self.numbers[indices], self.labels[indices])
 
 
 Images = MemoryImages | FileImages
@@ -61,6 +64,12 @@ class Dataset:
     """Pixels that are usually padded before a random crop."""
     flip: bool = False
     """Whether images are usually mirrored at random."""
+    test_crop: float = 0.875
+    """The fraction of the shorter side that scoring keeps of image files."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How image files are resized."""
+    corrupt: dict[str, str] = field(default_factory=dict)
+    """{image: what its decoder said} of the images that this process has left out so far."""
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -72,6 +81,11 @@ class Dataset:
             "std": list(self.std),
             "in_channels": self.in_channels,
             "image_size": self.image_size,
+            **(
+                {"test_crop": self.test_crop, "interpolation": self.interpolation}
+                if isinstance(self.test, FileImages)
+                else {}
+            ),
         }
 
 

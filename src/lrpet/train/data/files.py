@@ -1,40 +1,46 @@
-"""Batches of image files, read and augmented by worker processes."""
+"""Batches of encoded images, read and augmented by worker processes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
-from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from lrpet.train.data.dataset import Dataset, FileImages
+from lrpet.train.data.decoding import Decoded, collated
+from lrpet.train.data.normalise import Normalise
 from lrpet.train.data.options import BatchOptions, mixed
+from lrpet.train.data.transforms import transform
+
+#: So many shards, chosen at random, are shuffled together.
+WINDOW = 16
 
 
 class FileBatches:
     """Batches of image files: random crops of random size for training, the middle of each image for scoring.
 
-    Raises ValueError for `repeats`, since images are augmented by their place in the set, and for `crop_padding`.
+    Raises ValueError for `crop_padding`. Going through them raises ValueError for an image that cannot be read, and for a
+    corrupt one unless these are to be skipped; then `dataset.corrupt` names it.
     """
 
     def __init__(
         self, images: FileImages, dataset: Dataset, options: BatchOptions, *, device: torch.device, train: bool
     ) -> None:
-        if options.repeats > 1:
-            raise ValueError(f"repeats={options.repeats} is for data that fits into memory, not for image files")
         if options.crop_padding is not None:
             raise ValueError(
                 f"crop_padding={options.crop_padding} is for data that fits into memory: leave it out, since image files "
                 "are cropped at a random place and scale"
             )
-        self.files = _Files(images, _transform(images, dataset, options, train=train), options.seed if train else None)
+        seed = options.seed if train else None
+        pipeline = transform(dataset, options, train=train)
+        self.files = Decoded(images, pipeline, seed=seed, on_corrupt=options.on_corrupt)
+        self.corrupt = dataset.corrupt
         self.options, self.device, self.train, self.done = options, device, train, 0
-        self.format = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.normalise = Normalise(dataset, device=device, channels_last=options.channels_last)
 
     def __len__(self) -> int:
         whole = len(self.files) / self.options.batch_size
@@ -45,24 +51,33 @@ class FileBatches:
         self.files.epoch, self.done = epoch, done
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
-        sampler = RandomSampler(self.files, generator=order) if self.train else SequentialSampler(self.files)
+        generator = torch.Generator().manual_seed(mixed(self.options.seed, self.files.epoch))
+        order = (
+            _shuffled(self.files.images, generator, repeats=self.options.repeats)
+            if self.train
+            else range(len(self.files))
+        )
         loader = DataLoader(
             self.files,
-            batch_sampler=_Shared(sampler, self.options, train=self.train, done=self.done),
-            generator=order,
+            batch_sampler=_Shared(order, self.options, train=self.train, done=self.done),
+            collate_fn=collated,
+            generator=generator,
             num_workers=self.options.num_workers,
             pin_memory=self.device.type == "cuda",
         )
-        for images, labels in loader:
-            moved = images.to(self.device, non_blocking=True).contiguous(memory_format=self.format)
-            yield moved, labels.to(self.device, non_blocking=True)
+        for images, labels, corrupt, refused in loader:
+            if refused is not None:
+                raise ValueError(refused)
+            self.corrupt.update(corrupt)
+            if images is not None:
+                moved = images.to(self.device, non_blocking=True)  # as bytes, a quarter of what they become
+                yield self.normalise(moved), labels.to(self.device, non_blocking=True)
 
 
 class _Shared(Sampler[list[int]]):
     """Batches of numbers of images, of each of which this process gets its part; the first that are `done` are left out."""
 
-    def __init__(self, order: Sampler[int], options: BatchOptions, *, train: bool, done: int) -> None:
+    def __init__(self, order: Sequence[int], options: BatchOptions, *, train: bool, done: int) -> None:
         self.batches = BatchSampler(order, options.batch_size, drop_last=train)
         self.options, self.train, self.done = options, train, done
 
@@ -72,38 +87,17 @@ class _Shared(Sampler[list[int]]):
                 yield own
 
 
-def _transform(images: FileImages, dataset: Dataset, options: BatchOptions, *, train: bool) -> Any:
-    from torchvision.transforms import v2
+def _shuffled(images: FileImages, generator: torch.Generator, *, repeats: int = 1) -> list[int]:
+    """Return the places of images in a random order; of shards, one window after the other, for the disk's sake.
 
-    side, flip = images.image_size, dataset.flip if options.flip is None else options.flip
-    crop = (
-        [v2.RandomResizedCrop(side), v2.RandomHorizontalFlip(0.5 if flip else 0.0)]
-        if train
-        else [v2.Resize(side * 256 // 224), v2.CenterCrop(side)]
-    )
-    finish = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(dataset.mean, dataset.std)]
-    return v2.Compose([*crop, *finish])
-
-
-class _Files(TorchDataset[tuple[Tensor, int]]):
-    """Decodes and transforms one image file; in training, with random numbers of its own for each image and epoch."""
-
-    def __init__(self, images: FileImages, transform: Any, seed: int | None) -> None:
-        self.images, self.transform, self.seed = images, transform, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        try:
-            with Image.open(self.images.paths[index]) as file:
-                image = file.convert("RGB")
-        except (OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.images.paths[index]} is no readable image: {error}") from None
-        with torch.random.fork_rng(devices=[]):
-            if self.seed is not None:
-                torch.default_generator.manual_seed(mixed(self.seed, self.epoch, index))  # the CPU's alone
-            return self.transform(image), int(self.images.labels[index])
+    Copies stand side by side, the second of image i as i + N, where N is the number of images; N places are returned in all.
+    """
+    count = len(images)
+    if images.source.shards is None:
+        order = torch.randperm(count, generator=generator)
+    else:
+        shards = images.source.shards[images.numbers]
+        window = torch.randperm(int(shards.max()) + 1, generator=generator)[shards] // WINDOW
+        order = (window + torch.rand(count, dtype=torch.float64, generator=generator)).argsort()
+    copies = order[: math.ceil(count / repeats), None] + count * torch.arange(repeats)
+    return copies.flatten()[:count].tolist()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lrpet.train.data.dataset import Dataset, MemoryImages
+from lrpet.train.data.normalise import Normalise
 from lrpet.train.data.options import BatchOptions, mixed
 
 
@@ -27,9 +28,7 @@ class MemoryBatches:
         self.labels = images.labels.to(device)
         self.side = images.pixels.shape[-2:]
         self.options, self.train, self.epoch, self.done = options, train, 0, 0
-        self.mean = 255 * torch.tensor(dataset.mean, device=device).view(-1, 1, 1)
-        self.scale = 1 / (255 * torch.tensor(dataset.std, device=device).view(-1, 1, 1))
-        self.format = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.normalise = Normalise(dataset, device=device, channels_last=options.channels_last)
 
     def __len__(self) -> int:
         whole = len(self.labels) / self.options.batch_size
@@ -47,7 +46,7 @@ class MemoryBatches:
         for begin in range(0, len(self.labels), size):
             part = self.options.own(slice(begin, begin + size), train=False)
             if len(labels := self.labels[part]):
-                yield self._normalised(self.pixels[part]), labels
+                yield self.normalise(self.pixels[part]), labels
 
     def _shuffled(self) -> Iterator[tuple[Tensor, Tensor]]:
         count, device = len(self.labels), self.labels.device
@@ -61,7 +60,7 @@ class MemoryBatches:
         for begin in range(self.done * size, len(self) * size, size):
             part = self.options.own(slice(begin, begin + size), train=True)
             images = self._cut(self.pixels[order[part]], offsets[:, part], flipped[part])
-            yield self._normalised(images), self.labels[order[part]]
+            yield self.normalise(images), self.labels[order[part]]
 
     def _cut(self, padded: Tensor, offsets: Tensor, flipped: Tensor) -> Tensor:
         """Cut a window of the images' own size out of each padded image, at its offset; mirror the flipped ones."""
@@ -76,6 +75,3 @@ class MemoryBatches:
         image = torch.arange(len(padded), device=padded.device)[:, None, None]
         # The indexed dimensions come first: (batch, height, width, channels).
         return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return ((pixels.float() - self.mean) * self.scale).contiguous(memory_format=self.format)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -27,10 +27,16 @@ class BatchOptions:
     """Whether images are mirrored at random; None for what is usual for the data."""
     repeats: int = 1
     """Differently augmented copies of each image, side by side; an epoch then has fewer images, not more batches."""
+    auto_augment: str | None = None
+    """Augmentation of image files, as timm writes it."""
+    train_size: int | None = None
+    """Side of image files in training, in pixels; None for that of scoring."""
     channels_last: bool = False
     """Whether batches have the memory layout NHWC."""
     num_workers: int = 0
     """Processes that read image files."""
+    on_corrupt: Literal["error", "skip"] = "error"
+    """Whether an image that cannot be decoded is refused, or left out."""
     rank: int = 0
     """Which of the processes that train together gets these batches."""
     processes: int = 1
@@ -77,3 +83,9 @@ def mixed(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
         state ^= state >> 31
     return state
+
+
+def in_parts(batches: Iterable[tuple[Tensor, Tensor]], parts: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every batch in so many equal parts."""
+    for images, labels in batches:
+        yield from zip(images.chunk(parts), labels.chunk(parts), strict=True)

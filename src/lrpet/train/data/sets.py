@@ -1,40 +1,41 @@
-"""Image sets by name: small ones that lie in memory whole, and folders of image files."""
+"""Image sets by name: small ones that lie in memory whole, and those of image files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from lrpet.train.data.dataset import Dataset, FileImages, MemoryImages, split
+from lrpet.train.data.dataset import Dataset, MemoryImages, split
+from lrpet.train.data.file_sets import FILES
 from lrpet.train.data.formats import Arrays, find_cifar10, find_idx
 
-NAMES = ("digits", "cifar10", "fashion-mnist", "folder:PATH")
+NAMES = ("digits", "cifar10", "fashion-mnist", "folder:PATH", "webdataset:PATH", "hf:NAME")
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load(name: str, data_dir: Path | None = None, *, image_size: int | None = None) -> Dataset:
     """Load the set called `name`.
 
     Args:
-        name: `digits` (8×8, from scikit-learn), `cifar10`, `fashion-mnist`, or `folder:PATH`. PATH has a folder `train`
-            and a folder `val` or `test`, each with a folder of images for every class.
+        name: `digits` (8×8, from scikit-learn), `cifar10`, `fashion-mnist`, or `folder:PATH`, `webdataset:PATH`, `hf:NAME`,
+            as `lrpet.train.data.file_sets` describes them.
         data_dir: Where the files of cifar10 or fashion-mnist are, or are downloaded to; `data` if None.
-        image_size: Side in pixels of the images of a folder; 224 if None.
+        image_size: Side in pixels of the images, for image files; 224 if None.
 
     Raises:
         FileNotFoundError: the files are not there and cannot be downloaded; the message says what to put where.
+        ImportError: a library that reads the set is not installed.
         ValueError: the name is unknown, or a file is damaged.
     """
-    if name.startswith("folder:"):
-        return _folder(Path(name.removeprefix("folder:")), image_size or 224)
+    kind, colon, place = name.partition(":")
+    if colon and kind in FILES:
+        return FILES[kind](place, image_size or 224)
     if image_size is not None:
-        raise ValueError(f"image_size={image_size} is for folder:PATH: leave it out, {name} has a size of its own")
+        raise ValueError(f"image_size={image_size} is for image files: leave it out, {name} has a size of its own")
     if name == "digits":
         return _digits()
     where = data_dir or Path("data")
@@ -105,38 +106,4 @@ def _in_memory(
         std=tuple(std.tolist()),
         crop_padding=crop_padding,
         flip=flip,
-    )
-
-
-def _folder(path: Path, image_size: int) -> Dataset:
-    from torchvision.datasets import ImageFolder
-
-    test_name = "test" if (path / "test").is_dir() else "val"
-    for part in ("train", test_name):
-        if not (path / part).is_dir():
-            raise FileNotFoundError(
-                f"{path} needs a folder train and a folder val or test, each with a folder of images for every class"
-            )
-    try:
-        train, test = ImageFolder(str(path / "train")), ImageFolder(str(path / test_name))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: {error}") from None
-    if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))
-        raise ValueError(f"{path}: the classes of train and {test_name} differ: only one of them has {', '.join(odd)}")
-
-    def images(part: Any) -> FileImages:
-        paths, labels = zip(*part.samples, strict=True)
-        return FileImages(tuple(paths), torch.tensor(labels), image_size)
-
-    return Dataset(
-        name=f"folder:{path}",
-        train=images(train),
-        test=images(test),
-        classes=tuple(train.classes),
-        in_channels=3,
-        image_size=image_size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        flip=True,
     )
