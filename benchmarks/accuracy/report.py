@@ -72,6 +72,8 @@ products count. The last column of plans by multiply-adds has the time of a plan
 
 Plans by time are `lrpet.plan(..., latency=…, runtime=…)`, at the lowest of the budgets 0.5 to 0.9 that can be met (to 0.95 on
 AVX2). Their times are the one measured while planning, the one predicted from the layers, and one measured again in turns.
+
+Friendly ranks with AVX2 were multiples of 8, in place of 16, for full ranks of 64 to 127.
 """
 GRADIENTS = """\
 ## Gradients
