@@ -9,17 +9,18 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 from lrpet.projecting.descent import Descent
-from lrpet.projecting.in_force import PlanInForce, again_by, check_ranks
+from lrpet.projecting.in_force import PlanInForce, again_by
 from lrpet.projecting.projection import Energies, Transfer, transfer
 from lrpet.projecting.report import Report
 from lrpet.projecting.sharing import Sharing
 from lrpet.projecting.solvers import Solver
 from lrpet.projecting.stack import Gathered
+from lrpet.projecting.state import Stored
 from lrpet.projecting.warm import WarmStarts
 from lrpet.projecting.when import Every, When
 
@@ -243,33 +244,11 @@ class Projector:
 
         Raises ValueError, and changes nothing, if it belongs to a projector with other layers or ranks.
         """
-        optional = {"bases", "waits", "plan", "settled"}
-        needed = self.state_dict().keys() - optional
-        if not isinstance(state, dict) or state.keys() - optional != needed or not isinstance(state["ranks"], dict):
-            raise ValueError("not a projector's state: expected the keys " + ", ".join(self.state_dict()))
-        try:
-            steps, seconds = int(state["steps"]), float(state["seconds"])
-            waits = {name: (int(wait), int(pause)) for name, (wait, pause) in (state.get("waits") or {}).items()}
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"not a projector's state: {error}") from None
-        in_force = self._in_force
-        plan = in_force.plan
-        if in_force.moves and "plan" in state:
-            plan = Plan.from_dict(state["plan"])
-        check_ranks(state["ranks"], plan.ranks)
-        layers = plan.bind(self.model)
-        bases = state.get("bases") or {}
-        for name, basis in bases.items():
-            shape = layers[name].matrices().shape if name in layers else None
-            rank = basis.shape[-1] if in_force.moves and isinstance(basis, Tensor) else plan.ranks.get(name)
-            found = basis.shape if isinstance(basis, Tensor) else type(basis).__name__
-            if shape is None or found != (shape[0], min(shape[1:]), rank):
-                raise ValueError(f"this state holds a basis for {name!r} of another network: {found}")
-        if in_force.moves:
-            in_force.restore(plan, fraction=self._fraction(steps), settled=bool(state.get("settled")))
-        self.steps, self.seconds = steps, seconds
-        self._warm.waits = waits
-        self._warm.bases = {name: basis.to(layers[name].weight.device) for name, basis in bases.items()}
+        stored = Stored.read(state, keys=self.state_dict().keys(), in_force=self._in_force)
+        if self._in_force.moves:
+            self._in_force.restore(stored.plan, fraction=self._fraction(stored.steps), settled=stored.settled)
+        self.steps, self.seconds = stored.steps, stored.seconds
+        self._warm.waits, self._warm.bases = stored.waits, stored.bases
 
     def _fraction(self, steps: int | None = None) -> float:
         """Return the part of the training that is done after this many steps; it is needed for a descent only."""
