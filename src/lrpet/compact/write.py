@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 @contextmanager
@@ -17,7 +20,8 @@ def written(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
+        with storing(path):
+            yield temporary
         temporary.chmod(0o666 & ~_umask())
         synced(temporary)
         temporary.replace(path)
@@ -41,7 +45,8 @@ def written_folder(folder: Path, *, overwrite: bool = False, keep_others: bool =
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield temporary
+        with storing(folder):
+            yield temporary
         temporary.chmod(0o777 & ~_umask())
         for path in [*temporary.rglob("*"), temporary]:
             if path.is_file():
@@ -67,6 +72,18 @@ def written_folder(folder: Path, *, overwrite: bool = False, keep_others: bool =
         synced(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Raise OSError where safetensors says, in an error of its own, that the disk is full or a file cannot be written."""
+    try:
+        yield
+    except SafetensorError as error:
+        full = any(sign in str(error) for sign in ("StorageFull", "code: 28"))
+        if not full and "Io" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"writing {path} failed: {error}") from error
 
 
 def _carry_over(old: Path, new: Path) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from lrpet.compact.write import written_folder
+from lrpet.compact.weights import digest
+from lrpet.compact.write import storing, written_folder
 from lrpet.train.processes import Processes
 from lrpet.train.state import TrainingState, random_state, set_random_state_
 from lrpet.train.tree import load_tree, save_tree
@@ -73,16 +70,17 @@ class Checkpoints:
         self.processes.wait()
         plain = state.projector.state_dict()
         own = {"bases": plain.pop("bases"), "waits": plain.pop("waits"), "random": random_state(_device(state))}
-        _stored(lambda: save_tree(own, parts / f"process-{self.processes.rank}.safetensors"))
+        with storing(parts):
+            save_tree(own, parts / f"process-{self.processes.rank}.safetensors")
         self.processes.wait()
         if self.processes.main:
             with written_folder(target, overwrite=True) as temporary:
                 for part in parts.iterdir():
                     part.replace(temporary / part.name)
-                _stored(lambda: save_tree(state.shared(), temporary / STATE))
+                save_tree(state.shared(), temporary / STATE)
                 run = {"progress": asdict(progress), "projector": plain}
                 (temporary / RUN).write_text(json.dumps(run), encoding="utf-8")
-                sums = [f"{_digest(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
+                sums = [f"{digest(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
                 (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
             kept = self.all()[:KEPT]
             for other in self.folder.iterdir():
@@ -98,7 +96,9 @@ class Checkpoints:
         damaged: list[str] = []
         for checkpoint in self.all():
             damage = _damage(checkpoint)
-            if self._anywhere(damage is not None):
+            if (
+                self.processes.total(torch.tensor(float(damage is not None), device=_device(state))) > 0
+            ):  # in any process
                 damaged.append(f"{checkpoint} is damaged: {damage or 'another process says so'}")
                 continue
             for each in damaged:
@@ -123,19 +123,14 @@ class Checkpoints:
             set_random_state_(own["random"], _device(state))
         return Progress(**{**run["progress"], "totals": tuple(run["progress"]["totals"])})
 
-    def _anywhere(self, said: bool) -> bool:
-        """Tell whether any process says so."""
-        device = torch.device("cpu") if self.processes.on_cpu else torch.device("cuda", torch.cuda.current_device())
-        return bool(self.processes.total(torch.tensor(float(said), device=device)) > 0)
-
 
 def _damage(checkpoint: Path) -> str | None:
     """Say what is wrong with the files of a checkpoint; None if every digest is right."""
     try:
         lines = [line.split("  ", 1) for line in (checkpoint / SUMS).read_text("utf-8").splitlines()]
-        sums = {name: digest for digest, name in lines}
+        sums = {name: written for written, name in lines}
         missing = {STATE, RUN} - sums.keys()
-        wrong = [name for name, digest in sums.items() if _digest(checkpoint / Path(name).name) != digest]
+        wrong = [name for name, written in sums.items() if digest(checkpoint / Path(name).name) != written]
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing (lrpet 0.1 wrote none)"
     except (OSError, ValueError) as error:
@@ -145,21 +140,5 @@ def _damage(checkpoint: Path) -> str | None:
     return f"{', '.join(wrong)} changed since written" if wrong else None
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _device(state: TrainingState) -> torch.device:
     return next(state.network.parameters()).device
-
-
-def _stored(write: Callable[[], Any]) -> None:
-    """Call `write`. Raises OSError where safetensors says that the disk is full or the file cannot be written."""
-    try:
-        write()
-    except SafetensorError as error:
-        full = any(sign in str(error) for sign in ("StorageFull", "code: 28"))
-        if full or "Io" in str(error):
-            raise OSError(errno.ENOSPC if full else errno.EIO, f"writing a checkpoint failed: {error}") from error
-        raise
