@@ -25,20 +25,21 @@ def square(size: int) -> MatrixCost:
 
 
 @pytest.mark.parametrize(
-    ("size", "share", "multiple"),
+    ("size", "share", "widest", "multiple"),
     [
-        (512, 0.5, 16),
-        (64, 0.5, 16),
-        (63, 0.5, 8),
-        (16, 1.0, 8),
-        (15, 1.0, 1),
-        (16, 0.5, 4),
-        (128, 0.05, 4),
-        (64, 0.001, 1),
+        (512, 0.5, 512, 16),
+        (64, 0.5, 128, 16),
+        (64, 0.5, 127, 8),
+        (63, 0.5, 512, 8),
+        (16, 1.0, 16, 8),
+        (15, 1.0, 512, 1),
+        (16, 0.5, 64, 4),
+        (128, 0.05, 128, 4),
+        (64, 0.001, 64, 1),
     ],
 )
-def test_multiples_are_what_a_layers_size_and_the_budget_allow(size: int, share: float, multiple: int) -> None:
-    assert friendly_multiple(square(size), share) == multiple
+def test_multiples_are_what_the_sizes_and_the_budget_allow(size: int, share: float, widest: int, multiple: int) -> None:
+    assert friendly_multiple(square(size), share, widest=widest) == multiple
 
 
 @pytest.mark.parametrize("allocate", ["uniform", "energy", "threshold"])

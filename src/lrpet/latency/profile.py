@@ -84,6 +84,7 @@ def profile_latency(
         },
         shapes={layer.name: str(layer.shape) for layer in everything.layers if layer.counted},
     )
+    widest = max((layer.shape.full_rank for layer in layers.values()), default=0)
     measured: dict[Any, dict[str, float]] = {}
     dense = {} if known is None else dict(known.dense)
     factorised = {} if known is None else {name: dict(times) for name, times in known.factorised.items()}
@@ -92,7 +93,10 @@ def profile_latency(
             if name not in inputs or name in dense:
                 continue  # run by its parent, or known
             (x, *others), calls = inputs[name]
-            ranks = sorted({_rung(layer.shape.full_rank, fraction, multiple_of) for fraction in ladder})
+            full = layer.shape.full_rank
+            multiple = multiple_for(full, widest=widest) if multiple_of == "auto" else multiple_of
+            nearest = multiple // 2 if multiple_of == "auto" else 0
+            ranks = sorted({_rung(full, uniform_rank(full, fraction) + nearest, multiple) for fraction in ladder})
             key = (repr(layer.module), *(tensor.shape for tensor in (x, *others)), x.dtype, tuple(ranks))
             if key not in measured:
                 told(name)
@@ -118,12 +122,8 @@ def _measured(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _rung(full: int, fraction: float, multiple_of: int | Literal["auto"]) -> int:
-    """Return a rank of the ladder: a multiple where the layer has one as low as this."""
-    rank = uniform_rank(full, fraction)
-    if multiple_of == "auto":
-        multiple_of = multiple_for(full)
-        rank += multiple_of // 2  # to the nearest multiple
+def _rung(full: int, rank: int, multiple_of: int) -> int:
+    """Return a rank of the ladder: the multiple below `rank`, where the layer has one."""
     return max(multiple_of, rank // multiple_of * multiple_of) if full >= multiple_of else rank
 
 

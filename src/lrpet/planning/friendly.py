@@ -17,22 +17,23 @@ from lrpet.planning.costs import MatrixCost
 from lrpet.planning.knapsack import ROUNDING
 from lrpet.planning.spending import Spending
 
-#: (full rank, multiple): layers from this full rank on get this multiple.
-MULTIPLES = ((64, 16), (16, 8))
+#: (full rank, widest, multiple): layers from this full rank on get this multiple, if the network has one of `widest` or more.
+MULTIPLES = ((64, 128, 16), (16, 16, 8))
 #: A layer's lowest rank may cost this many times the layer's share of the budget; else the multiple is halved.
 COARSEST = 1.5
 #: A budget counts as met if this fraction of it, or less, is left.
 LEFT_OVER = 0.01
 
 
-def multiple_for(full_rank: int) -> int:
-    """Return the multiple for the ranks of a layer, where no budget is tight."""
-    return next((multiple for least, multiple in MULTIPLES if full_rank >= least), 1)
+def multiple_for(full_rank: int, *, widest: int) -> int:
+    """Return the multiple for the ranks of a layer, where no budget is tight; `widest` is the network's highest full rank."""
+    fitting = (multiple for least, wide, multiple in MULTIPLES if full_rank >= least and widest >= wide)
+    return next(fitting, 1)
 
 
-def friendly_multiple(cost: MatrixCost, share: float) -> int:
+def friendly_multiple(cost: MatrixCost, share: float, *, widest: int) -> int:
     """Return the multiple for a layer's ranks, where the budget leaves `share` of the network's cost."""
-    multiple = multiple_for(cost.full_rank)
+    multiple = multiple_for(cost.full_rank, widest=widest)
     affordable = COARSEST * share * cost.params() / cost.params(1)
     while multiple > max(1.0, affordable):
         multiple //= 2
@@ -62,12 +63,13 @@ def divided_friendly(
 
 
 def _narrowed(spending: Spending, share: float) -> Spending:
-    candidates = {name: _friendly(each, share) for name, each in spending.candidates.items()}
+    widest = max((each.cost.full_rank for each in spending.candidates.values()), default=0)
+    candidates = {name: _friendly(each, share, widest) for name, each in spending.candidates.items()}
     return replace(spending, candidates=candidates)
 
 
-def _friendly(candidate: Candidate, share: float) -> Candidate:
-    multiple = friendly_multiple(candidate.cost, share)
+def _friendly(candidate: Candidate, share: float, widest: int) -> Candidate:
+    multiple = friendly_multiple(candidate.cost, share, widest=widest)
     ranks = tuple(rank for rank in candidate.ranks if rank % multiple == 0)
     return replace(candidate, ranks=ranks or candidate.ranks)
 
