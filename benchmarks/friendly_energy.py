@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", required=True, help="folders of lrpet.save, or torchcrepe")
     options = parser.parse_args()
     rows = [row for name in options.networks for row in measure(name)]
-    write_json(options.out, {**provenance(), "rows": rows})
+    write_json(options.out, {**provenance(), "seed": None, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ def test_share_of_training_time() -> None:
         assert f"{100 * projection / (5 * step + projection):.2f} %" in README
 
 
+def test_energy_of_friendly_ranks() -> None:
+    rows = {(row["macs"], row["multiple_of"]): row["mean_kept"] for row in result("friendly-energy.json")["rows"]}
+    for macs in (0.45, 0.25):
+        assert all(f"{100 * rows[macs, multiple]:.1f} %" in README for multiple in ("auto", 1))
+
+
 def test_speed_tables() -> None:
     for instructions in speed_report.INSTRUCTIONS:
         by_macs, by_time = speed_report.read(ROOT / "benchmarks" / "results", instructions)
