@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM
 import lrpet
 import lrpet.integrations.huggingface
 from lrpet import models
+from lrpet.cli import main
+from lrpet.latency.results import Bench
 from lrpet.models import Source
 from lrpet.train.config import Config, make_config, read_config
 from lrpet.train.data.text import load_text
@@ -176,6 +178,36 @@ def test_networks_of_images_and_of_text_are_not_scored_on_each_others_data(told:
         evaluate(told, data="digits")
     with pytest.raises(ValueError, match=r"was trained on digits, and cannot be scored on text:stdlib"):
         evaluate(finished, data="text:stdlib")
+
+
+def test_commands_take_the_folder_of_a_run_on_text(
+    told: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = json.loads((told / "summary.json").read_text())
+    assert main(["eval", str(told)]) == 0
+    assert f"perplexity {summary['test_perplexity']:.3f}" in capsys.readouterr().out
+    json_file = tmp_path / "bench.json"
+    assert main(["bench", str(told), "--seconds", "0.001", "--batch-sizes", "1", "3", "--json", str(json_file)]) == 0
+    assert {(row.network, row.batch_size) for row in Bench.load(json_file).rows} == {
+        (network, size) for network in ("dense", "compact") for size in (1, 3)
+    }
+    assert main(["bench", str(told), str(finished), "--seconds", "0.001"]) == 2
+    assert "does not run on windows of tokens of shape 1×32" in capsys.readouterr().err
+    assert main(["export", str(told), str(tmp_path / "compact.pt2"), "--images", "10"]) == 0
+    assert "on 10 windows" in capsys.readouterr().out
+    exported, tokens = torch.export.load(tmp_path / "compact.pt2").module(), torch.arange(96).view(3, 32)
+    with torch.no_grad():
+        logits = exported(input_ids=tokens)["logits"]
+        torch.testing.assert_close(logits, lrpet.load(told)(tokens).logits)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plan", "hf:llama", "--macs", "0.5"], ["bench", "hf:llama"], ["profile-latency", "hf:llama", "t.json"]],
+)
+def test_language_models_by_name_are_refused_before_they_are_made(arguments: list[str], refused: Any) -> None:
+    """Of its own size, llama has seven thousand million weights."""
+    refused(arguments, "hf:llama is a language model, and this command makes networks of images alone")
 
 
 def test_a_network_from_a_folder_is_made_again_without_it(tmp_path: Path) -> None:
