@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import killed_at, lines, run, weights
+from runs import killed_at, lines, run, save_tokenizer, weights
 from transformers import AutoModelForCausalLM
 
 import lrpet
@@ -120,6 +120,16 @@ def test_options_train_on_text(tmp_path: Path, verses: str) -> None:
 
 
 @pytest.mark.usefixtures("untimed")
+def test_a_run_with_a_tokenizer_is_scored_with_it(tmp_path: Path, verses: str) -> None:
+    save_tokenizer(tmp_path / "words", "<end>", "green", "bottles", "wall", "fall", "?")
+    tokens = {"tokenizer": str(tmp_path / "words"), "context": 12, "batch_size": 4, "method": "dense", "macs": None}
+    summary = run(spoken(tmp_path / "run", verses, epochs=1, **tokens))
+    assert evaluate(tmp_path / "run").loss == pytest.approx(summary["test_loss"], rel=1e-5)
+    network: Any = lrpet.load(tmp_path / "run")
+    assert (network.config.vocab_size, network.config.eos_token_id) == (6, 0)
+
+
+@pytest.mark.usefixtures("untimed")
 def test_the_recipe_of_the_standard_library(tmp_path: Path, verses: str) -> None:
     """Its own network on a short text, in one epoch."""
     given = read_config(RECIPE)
@@ -213,11 +223,16 @@ def test_language_models_by_name_are_refused_before_they_are_made(arguments: lis
 def test_a_network_from_a_folder_is_made_again_without_it(tmp_path: Path) -> None:
     """What is saved names the architecture and all its values; it never names a folder."""
     first: Any = models.create("hf:llama", num_classes=50, arguments=LLAMA_ARGS)
-    first.config.save_pretrained(tmp_path)
+    first.bfloat16().save_pretrained(tmp_path)
+    trained: Any = models.create(f"hf:{tmp_path}", pretrained=True)
+    assert torch.equal(trained.lm_head.weight, first.lm_head.weight.float())
+    assert (trained.lrpet_source.name, trained.lrpet_source.num_classes) == ("hf:llama", 50)
     made: Any = models.create(f"hf:{tmp_path}", num_classes=60, arguments={"rms_norm_eps": 1e-3})
     assert made.lrpet_source.name == "hf:llama"
     again: Any = Source.from_dict(json.loads(json.dumps(made.lrpet_source.to_dict()))).build()
-    assert again.config.to_dict() == {**made.config.to_dict(), "_name_or_path": ""}
+    circumstances = {"_name_or_path": "", "architectures": None, "dtype": None}
+    assert again.config.to_dict() | circumstances == made.config.to_dict() | circumstances
+    assert {weight.dtype for network in (trained, made, again) for weight in network.parameters()} == {torch.float32}
     assert (again.config.vocab_size, again.config.rms_norm_eps, again.config.hidden_size) == (60, 1e-3, 32)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 #: Arguments by which transformers loads files or runs code from elsewhere.
@@ -21,7 +22,7 @@ _CIRCUMSTANCES = {"architectures", "dtype", "model_type", "torch_dtype", "transf
 def language_network(
     name: str, *, vocabulary: int | None = None, pretrained: bool = False, more: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Make a causal language model.
+    """Make a causal language model, in float32 whatever dtype its config names: that is what weights are trained in.
 
     Args:
         name: An architecture of transformers, such as "gpt2" or "llama"; or a folder, or with `pretrained` a repository on the
@@ -46,13 +47,13 @@ def language_network(
     auto: Any = AutoModelForCausalLM
     try:
         if pretrained:
-            model: nn.Module = auto.from_pretrained(name, **given)
+            model: nn.Module = auto.from_pretrained(name, **{**given, "dtype": torch.float32})
             return model
         if _is_folder(name):
             config = AutoConfig.from_pretrained(name, **values)
         else:
             config = AutoConfig.for_model(_architecture(name), **values)
-        network: nn.Module = auto.from_config(config)
+        network: nn.Module = auto.from_config(config, dtype=torch.float32)
     except (TypeError, OSError, ValueError) as error:
         said = str(error).strip().partition("\n")[0]
         raise ValueError(f"hf:{name} makes no language model with {values or 'its own config'}: {said}") from None

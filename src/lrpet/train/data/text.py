@@ -206,8 +206,11 @@ class _Tokenizer:
     """Reads files by a tokenizer of transformers, each ended by its end-of-text token where it has one."""
 
     def __init__(self, name: str) -> None:
-        from transformers import AutoTokenizer
-
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            message = "tokenizers need transformers: pip install 'lrpet[huggingface]'"
+            raise ImportError(message, name="transformers") from error
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
