@@ -46,6 +46,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "compact" / "model.safetensors")
 
 
+def save_tokenizer(folder: Path, *words: str) -> None:
+    """Save a tokenizer of transformers that knows these words; the first ends a text, the last stands for all others."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    model = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=words[-1]))
+    model.pre_tokenizer = Whitespace()
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=model, eos_token=words[0], unk_token=words[-1]).save_pretrained(folder)
+
+
 class Killed(Exception):
     """Stands for a process that died."""
 

@@ -25,7 +25,7 @@ def test_the_bar_says_how_many_images_a_second(tmp_path: Path, monkeypatch: pyte
     batches = [(torch.zeros(0), torch.zeros(0))] * 3
     with shown.run(config, task.plan):
         seen = []
-        for _ in shown.epoch(0, batches, running, projector, done=5):
+        for _ in shown.epoch(0, batches, running, projector, counted=100, done=5):
             assert shown._progress is not None
             seen.append(shown._progress.tasks[0].fields["figures"].partition("images/s")[0].split()[-1:])
     assert seen == [[], ["50"], ["50"]]

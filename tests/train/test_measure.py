@@ -35,7 +35,7 @@ def test_a_score_is_the_mean_over_all_images() -> None:
         logits = network(x)
     assert scored.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
     assert scored.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="nothing to score the network on"):
         score(network, [])
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lrpet.cli.arguments import Command, add_option
-from lrpet.cli.networks import images_for, is_of_library, usual_size
+from lrpet.cli.networks import check_is_of_images, check_runs, images_for, is_of_library, usual_size
 from lrpet.train.declaration import read_mapping
 from lrpet.train.options import OPTIONS
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 _BUDGET = ("keep", "macs", "params", "bytes", "latency")
 _DIVISION = ("min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude")
@@ -62,10 +62,10 @@ def run(options: argparse.Namespace) -> None:
             raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}")
     if options.plot is not None:
         check(options.plot)
-    networks, images = _contenders(options)
+    networks, inputs = _contenders(options)
     result = bench(
         networks,
-        images,
+        inputs,
         seconds=options.seconds,
         device=options.device,
         dtype=None if options.dtype == "float32" else getattr(torch, options.dtype),
@@ -84,12 +84,14 @@ def run(options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class _Given:
-    """One of the networks that the command line names, and the images that it takes."""
+    """One of the networks that the command line names, and the images or windows of tokens that it takes."""
 
     name: str
     network: nn.Module
-    in_channels: int
-    image_size: int
+    in_channels: int = 1
+    image_size: int = 1
+    context: int | None = None
+    """Tokens in a window, for a language model."""
 
     @classmethod
     def of(cls, text: str, options: argparse.Namespace) -> _Given:
@@ -101,10 +103,13 @@ class _Given:
             network = lrpet.load(text)
             saved = Path(text) / "compact"
             metadata = lrpet.read_metadata(saved if saved.is_dir() else text)
+            if "context" in metadata:
+                return cls(text, network, context=metadata["context"])
             source: Any = network.lrpet_source
             channels = int(metadata.get("in_channels", source.in_channels))
             side = options.image_size or metadata.get("image_size") or usual_size(source.name, network)
             return cls(text, network, channels, side)
+        check_is_of_images(text)
         network = models.create(
             text,
             num_classes=options.classes or (1000 if is_of_library(text) else 10),
@@ -112,17 +117,21 @@ class _Given:
         )
         return cls(text, network, options.in_channels, options.image_size or usual_size(text, network))
 
-    def images(self) -> Tensor:
-        """Return an image, checked to be what the network takes."""
-        return self.run_on((1, self.in_channels, self.image_size, self.image_size))
+    def inputs(self) -> Any:
+        """Return an image or a window, checked to be what the network takes."""
+        if self.context is None:
+            return images_for(self.network, self.name, (1, self.in_channels, self.image_size, self.image_size))
+        import torch
 
-    def run_on(self, shape: tuple[int, ...]) -> Tensor:
-        """Return images of this shape. Raises ValueError if the network does not run on them."""
-        return images_for(self.network, self.name, shape)
+        from lrpet.train.modality import TEXT
+
+        windows = TEXT.arguments(torch.zeros(1, self.context, dtype=torch.long))
+        check_runs(self.network, windows, self.name)
+        return windows
 
 
-def _contenders(options: argparse.Namespace) -> tuple[dict[str, nn.Module], Tensor]:
-    """Return {name: network}, first the one that others are compared with, and an image that they take."""
+def _contenders(options: argparse.Namespace) -> tuple[dict[str, nn.Module], Any]:
+    """Return {name: network}, first the one that others are compared with, and an image or a window that they take."""
     asked = [name for name in (*_BUDGET, *_DIVISION) if getattr(options, name) != OPTIONS[name].default]
     budgets = [name for name in asked if name in _BUDGET]
     folders = [text for text in options.networks if Path(text).is_dir()]
@@ -137,20 +146,20 @@ def _contenders(options: argparse.Namespace) -> tuple[dict[str, nn.Module], Tens
         raise ValueError(f"a network is named twice: {', '.join(options.networks)}")
     given = [_Given.of(text, options) for text in options.networks]
     first = given[0]
-    images = first.images()
+    inputs = first.inputs()
     if len(given) > 1:
         for each in given[1:]:
-            each.run_on(images.shape)
-        return {each.name: each.network for each in given}, images
+            check_runs(each.network, inputs, each.name)
+        return {each.name: each.network for each in given}, inputs
     if folders:
         source: Any = first.network.lrpet_source
-        return {"dense": source.build(), "compact": first.network}, images
+        return {"dense": source.build(), "compact": first.network}, inputs
     if not budgets:
-        return {first.name: first.network}, images
-    return {"dense": first.network, "compact": _compact(first.network, images, options)}, images
+        return {first.name: first.network}, inputs
+    return {"dense": first.network, "compact": _compact(first.network, inputs, options)}, inputs
 
 
-def _compact(network: nn.Module, images: Tensor, options: argparse.Namespace) -> nn.Module:
+def _compact(network: nn.Module, images: Any, options: argparse.Namespace) -> nn.Module:
     """Return the compact form of a network at the budget that the command line gives, and print what the plan saves."""
     import lrpet
 

@@ -14,7 +14,7 @@ _OPTIONS = (
     OPTIONS["data"].but(default=None, help=f"{OPTIONS['data'].help} (default: what the network was trained on)"),
     OPTIONS["data_dir"],
     OPTIONS["device"].but(type=Literal["cpu", "cuda"], default="cpu"),
-    OPTIONS["batch_size"].but(default=256, help="images in a batch"),
+    OPTIONS["batch_size"].but(default=256, help="images or windows in a batch"),
 )
 
 
@@ -31,12 +31,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score the network, and print its accuracy and loss."""
-    from lrpet.train.run import evaluate
+    """Score the network, and print its accuracy and loss; of a language model, its perplexity too."""
+    from lrpet.train.modality import TEXT
+    from lrpet.train.run import evaluate, modality_of_saved
 
     given = {option.name: getattr(options, option.name) for option in _OPTIONS}
     result = evaluate(options.folder, **given)
-    print(f"{options.part} accuracy {result.accuracy:.2%}, loss {result.loss:.4f}")
+    perplexity = f", perplexity {result.perplexity:.3f}" if modality_of_saved(options.folder) is TEXT else ""
+    print(f"{options.part} accuracy {result.accuracy:.2%}, loss {result.loss:.4f}{perplexity}")
 
 
 COMMAND = Command(

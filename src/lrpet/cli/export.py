@@ -12,7 +12,7 @@ from lrpet.cli.networks import example_images
 from lrpet.train.options import OPTIONS
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from lrpet.exporting import Artefact
 
@@ -59,25 +59,26 @@ def run(options: argparse.Namespace) -> None:
     """Write every file, and print what came of checking it."""
     import lrpet
     from lrpet.exporting.formats import format_of
+    from lrpet.train.run import modality_of_saved
 
     for path in options.files:
         format_of(path)
-    network, example, images = _network(options)
+    network, example, given = _network(options)
     for path in options.files:
         artefact = lrpet.export(
             network,
             path,
             example,
-            inputs=images,
+            inputs=given,
             dynamic_batch=options.batch_size is None,
             tolerance=options.tolerance,
             overwrite=options.overwrite,
         )
-        print(_described(artefact))
+        print(_described(artefact, f"{modality_of_saved(options.folder).item}s"))
 
 
-def _network(options: argparse.Namespace) -> tuple[nn.Module, Tensor, list[Tensor] | None]:
-    """Return the compact network, an example for it, and batches of real images unless random ones are to do."""
+def _network(options: argparse.Namespace) -> tuple[nn.Module, Any, list[Any] | None]:
+    """Return the compact network, an example for it, and batches of its data unless random inputs are to do."""
     rows = options.batch_size or 2
     if options.random_only:
         import lrpet
@@ -86,22 +87,28 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, Tensor, list[Tenso
         return network, _random_example(options, network, rows=rows), None
     import torch
 
-    from lrpet.train.run import saved_with_data
+    from lrpet.train.run import modality_of_saved, saved_with_data
 
     given = {option.name: getattr(options, option.name) for option in _DATA}
     size = min(options.images, 250)
     network, batches = saved_with_data(options.folder, **given, batch_size=size)
-    images = [batch for batch, _ in islice(batches, -(-options.images // size))]
-    joined = torch.cat(images)[: options.images]
-    return network, joined[torch.arange(rows) % len(joined)], list(torch.split(joined, size))
+    inputs = [batch for batch, _ in islice(batches, -(-options.images // size))]
+    joined = torch.cat(inputs)[: options.images]
+    taken = modality_of_saved(options.folder).arguments
+    return network, taken(joined[torch.arange(rows) % len(joined)]), [taken(part) for part in torch.split(joined, size)]
 
 
-def _random_example(options: argparse.Namespace, network: nn.Module, *, rows: int) -> Tensor:
-    """Return random images of the size that the network was trained on, or was made for."""
+def _random_example(options: argparse.Namespace, network: nn.Module, *, rows: int) -> Any:
+    """Return random images of the size that the network was trained on, or was made for; or random windows of tokens."""
+    import torch
+
     import lrpet
+    from lrpet.train.modality import TEXT
 
     saved = options.folder / "compact" if (options.folder / "compact").is_dir() else options.folder
     metadata, source = lrpet.read_metadata(saved), cast(Any, network).lrpet_source
+    if "context" in metadata:
+        return TEXT.arguments(torch.randint(metadata["vocabulary"], (rows, metadata["context"])))
     about = argparse.Namespace(
         model=source.name,
         in_channels=source.in_channels,
@@ -110,9 +117,9 @@ def _random_example(options: argparse.Namespace, network: nn.Module, *, rows: in
     return example_images(about, network, batch_size=rows)
 
 
-def _described(artefact: Artefact) -> str:
+def _described(artefact: Artefact, given: str) -> str:
     found = ", ".join(
-        f"{check['error']:.0e} on {check['rows']} {'images' if check['on'] == 'given' else 'random inputs'}"
+        f"{check['error']:.0e} on {check['rows']} {given if check['on'] == 'given' else 'random inputs'}"
         for check in artefact.manifest["checks"]
     )
     last = artefact.manifest["checks"][-1]

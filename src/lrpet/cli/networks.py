@@ -1,9 +1,9 @@
-"""The network that a command is about, and images that it takes."""
+"""The network that a command is about, and images or tokens that it takes."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 def is_of_library(name: str) -> bool:
     """Tell whether a network comes from timm or torchvision."""
     return ":" in name
+
+
+def check_is_of_images(name: str) -> None:
+    """Raise ValueError for the name of a language model, before it is made at its full size."""
+    if name.startswith("hf:"):
+        raise ValueError(
+            f"{name} is a language model, and this command makes networks of images alone: give lrpet bench the folder of a "
+            'run on text, or call lrpet.plan in Python, with {"input_ids": tokens, "use_cache": False}'
+        )
 
 
 def example_images(options: argparse.Namespace, network: nn.Module, *, batch_size: int = 1) -> Tensor:
@@ -29,7 +38,7 @@ def images_for(network: nn.Module, name: str, shape: tuple[int, ...]) -> Tensor:
     import torch
 
     images = torch.randn(*shape, device=next(network.parameters()).device)
-    _check_runs(network, images, name)
+    check_runs(network, images, name)
     return images
 
 
@@ -38,23 +47,28 @@ def usual_size(name: str, network: nn.Module) -> int:
     return _own_size(network) or 224 if is_of_library(name) else 32
 
 
-def _check_runs(network: nn.Module, images: Tensor, name: str) -> None:
-    """Raise ValueError that names the images' shape if the network does not run on them."""
+def check_runs(network: nn.Module, inputs: Any, name: str) -> None:
+    """Raise ValueError that names the inputs' shape if the network does not run on them."""
     import torch
 
     from lrpet.layers import evaluating
+    from lrpet.layers.inputs import Inputs
 
+    given = Inputs.of(inputs)
     try:
         with evaluating(network), torch.no_grad():
-            network(images)
+            given.run(network)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ValueError(
-            f"{name} does not run on images of shape {'×'.join(map(str, images.shape))} (batch, channels, height, width): "
-            f"give another --image-size or --in-channels. The network says: {said}."
-        ) from error
+        shape = "×".join(map(str, given.tensors[0].shape))
+        what = (
+            f"windows of tokens of shape {shape} (batch, length): name networks of text alone, or of images alone"
+            if given.kwargs
+            else f"images of shape {shape} (batch, channels, height, width): give another --image-size or --in-channels"
+        )
+        raise ValueError(f"{name} does not run on {what}. The network says: {said}.") from error
 
 
 def _own_size(network: nn.Module) -> int | None:

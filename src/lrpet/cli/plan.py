@@ -8,7 +8,7 @@ import sys
 from typing import Literal
 
 from lrpet.cli.arguments import Command, add_option
-from lrpet.cli.networks import example_images, is_of_library
+from lrpet.cli.networks import check_is_of_images, example_images, is_of_library
 from lrpet.train.declaration import read_mapping
 from lrpet.train.options import OPTIONS
 
@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
             f"--allocate {options.allocate} looks at the weights, which say nothing before training: "
             "give trained ones, by --weights or --pretrained"
         )
+    check_is_of_images(options.model)
     network = models.create(
         options.model,
         num_classes=options.classes or (1000 if is_of_library(options.model) else 10),

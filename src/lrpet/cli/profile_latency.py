@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lrpet.cli.arguments import Command, add_option
-from lrpet.cli.networks import example_images
+from lrpet.cli.networks import check_is_of_images, example_images
 from lrpet.train.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
 
     if not options.table.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {options.table.parent} for the table")
+    check_is_of_images(options.model)
     network = models.create(options.model, in_channels=options.in_channels).to(options.device)
     images = example_images(options, network, batch_size=options.batch_size)
     try:

@@ -81,6 +81,7 @@ put over them, and more --epochs than were finished let a finished run go on."""
   lrpet train --data digits --keep 0.5 --epochs 3 --output runs/first
   lrpet train recipes/cifar10-resnet20-cpu.yaml --data-dir data
   lrpet train recipe.yaml --keep none --macs 0.3      another budget than the recipe's
+  lrpet train recipes/stdlib-gpt.yaml                 a language model, on Python's own sources
   lrpet train --resume --output runs/first            go on after an interruption
   lrpet train --resume --output runs/first --epochs 6 go on with a finished run""",
     declare=declare,

@@ -1,4 +1,4 @@
-"""Networks by name: the CIFAR forms of the papers, and the networks of timm and torchvision."""
+"""Networks by name: the CIFAR forms of the papers, and networks of timm, torchvision and transformers."""
 
 from lrpet.models.factory import Source, create, names
 from lrpet.models.recognize import source_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from lrpet.models.googlenet import GoogLeNet
+from lrpet.models.language import architecture_of, foreign, language_network
 from lrpet.models.libraries import holders, timm_network, torchvision_network
 from lrpet.models.resnet import ResNet
 from lrpet.models.vgg import VGG16
@@ -37,10 +39,12 @@ class Source:
     """A name that `create` knows."""
 
     num_classes: int
+    """Outputs of the classifier; of a language model, the size of its vocabulary."""
     in_channels: int
+    """Channels of the images; 1 for a language model."""
 
     arguments: dict[str, Any] = field(default_factory=dict)
-    """More arguments for the constructor of timm or torchvision."""
+    """More arguments for the constructor of timm or torchvision, or for the config of transformers."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, which JSON can hold."""
@@ -55,8 +59,11 @@ class Source:
         for name, kind in kinds.items():
             if type(data[name]) is not kind:
                 raise ValueError(f"a model's source must have {name} as {kind.__name__}; got {data[name]!r}")
-        if files := sorted(FROM_FILES & data["arguments"].keys()):
+        arguments = data["arguments"]
+        if files := sorted({*(FROM_FILES & arguments.keys()), *foreign(arguments)}):
             raise ValueError(f"a model's source must not name files or weights to load; got {', '.join(files)}")
+        if data["name"].startswith("hf:") and not re.fullmatch(r"hf:[A-Za-z0-9_-]+", data["name"]):
+            raise ValueError(f"a model's source must name an architecture, and no folder; got {data['name']!r}")
         return cls(**data)
 
     def build(self) -> nn.Module:
@@ -65,7 +72,7 @@ class Source:
 
 
 def names() -> list[str]:
-    """List the names of lrpet's own networks. `create` also understands `timm:NAME` and `torchvision:NAME`."""
+    """List the names of lrpet's own networks. `create` also understands `timm:NAME`, `torchvision:NAME` and `hf:NAME`."""
     return list(ZOO)
 
 
@@ -82,21 +89,26 @@ def create(
     Its weights come from torch's global random generator: `torch.manual_seed` decides them.
 
     Args:
-        name: One of `names()` (CIFAR forms), `timm:NAME`, or `torchvision:NAME` (classification).
-        num_classes: How many outputs the classifier has.
-        in_channels: How many channels the images have. Torchvision's networks take 3 only.
-        pretrained: Load the weights that timm or torchvision publishes. lrpet's own networks have none.
-        arguments: More arguments for the constructor of timm or torchvision, such as {"img_size": 32}.
+        name: One of `names()` (CIFAR forms), `timm:NAME`, or `torchvision:NAME` (classification). Or `hf:NAME`, a causal
+            language model: an architecture of transformers, or a folder with a config.json.
+        num_classes: How many outputs the classifier has, or how many tokens the vocabulary.
+        in_channels: How many channels the images have. Torchvision's networks take 3 only. Language models have none.
+        pretrained: Load the weights that timm or torchvision publishes, or that `hf:NAME` is the folder or repository of.
+            lrpet's own networks have none.
+        arguments: More arguments for the constructor of timm or torchvision, such as {"img_size": 32}, or values for the
+            config of transformers.
 
     Raises:
         ValueError: The name is unknown (the message names the nearest known ones), or the network cannot have
             these arguments.
-        ImportError: timm or torchvision is not installed.
+        ImportError: timm, torchvision or transformers is not installed.
     """
     for what, number in {"num_classes": num_classes, "in_channels": in_channels}.items():
         if number < 1:
             raise ValueError(f"{what} must be at least 1; got {number}")
     more = dict(arguments or {})
+    if name.startswith("hf:"):
+        return _language(name.removeprefix("hf:"), num_classes, pretrained=pretrained, more=more)
     library, _, rest = name.rpartition(":")
     if library == "timm":
         model = timm_network(rest, num_classes=num_classes, in_channels=in_channels, pretrained=pretrained, more=more)
@@ -118,10 +130,19 @@ def create(
     return model
 
 
+def _language(name: str, vocabulary: int, *, pretrained: bool, more: dict[str, Any]) -> nn.Module:
+    """Make a language model. Its source names the architecture and is whole, whatever folder its config came from."""
+    model = language_network(name, vocabulary=None if pretrained else vocabulary, pretrained=pretrained, more=more)
+    architecture, values = architecture_of(model)
+    config: Any = model.config
+    model.lrpet_source = Source(f"hf:{architecture}", config.vocab_size, 1, values)  # type: ignore[assignment]
+    return model
+
+
 def _unknown(name: str, rest: str) -> str:
     near = [*holders(rest), *difflib.get_close_matches(rest, ZOO)]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return (
         f"there is no model {name!r}.{hint} Known are {', '.join(ZOO)} (lrpet.models.names() lists them), "
-        "and every timm:NAME and torchvision:NAME."
+        "and every timm:NAME, torchvision:NAME and hf:NAME."
     )

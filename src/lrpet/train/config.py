@@ -17,6 +17,8 @@ from lrpet.train.options import (
     BUDGETS,
     LIMITS,
     OF_FILES,
+    OF_IMAGES,
+    OF_TEXT,
     RECIPE,
     Compression,
     Machine,
@@ -131,6 +133,18 @@ class Config(_Options):
             raise ValueError("loss=bce has targets of 0 and 1: leave label_smoothing out")
 
     def _check_data(self) -> None:
+        text, language = self.data.startswith("text:"), self.model.startswith("hf:")
+        if text != language:
+            raise ValueError(
+                f"model={self.model} cannot be trained on data={self.data}: language models, hf:NAME, go with text, "
+                "text:PATH or text:stdlib, and all other networks with images"
+            )
+        foreign = [name for name in (OF_IMAGES if text else OF_TEXT) if getattr(self, name) != RECIPE[name].default]
+        if foreign:
+            raise ValueError(
+                f"leave out {', '.join(foreign)} for data={self.data}: these options are for "
+                f"{'images' if text else 'text'} alone"
+            )
         given = [name for name in OF_FILES if getattr(self, name) != RECIPE[name].default]
         if given and ":" not in self.data:
             raise ValueError(
@@ -146,7 +160,10 @@ class Config(_Options):
         return Shrinking(first=every, last=last, start=self.shrink_from)
 
     def images_at_once(self, processes: int) -> int:
-        """Return how many images one of so many processes takes at once. Raises ValueError if they cannot be divided so."""
+        """Return how many images or windows one of so many processes takes at once.
+
+        Raises ValueError if they cannot be divided so.
+        """
         if self.batch_size % (processes * self.accumulate):
             raise ValueError(
                 f"batch_size={self.batch_size} cannot be divided into {self.accumulate} parts in each of {processes} "

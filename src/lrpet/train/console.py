@@ -17,6 +17,7 @@ from lrpet import Plan, Projector
 from lrpet.train.checkpoints import Progress as RunProgress
 from lrpet.train.config import Config
 from lrpet.train.measure import Running, Score
+from lrpet.train.modality import IMAGES, modality_of
 
 REFRESH_SECONDS = 0.5
 #: At most so many corrupt images are named on the terminal after an epoch.
@@ -41,12 +42,13 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         self.rich = RichConsole(quiet=quiet, highlight=False)
         self._progress: Progress | None = None
-        self._epochs = self._batch_size = 0
+        self._epochs = 0
+        self._modality = IMAGES
 
     @contextmanager
     def run(self, config: Config, plan: Plan) -> Iterator[None]:
         """Show one run inside the block: its heading, and a bar from then on."""
-        self._epochs, self._batch_size = config.epochs, config.batch_size
+        self._epochs, self._modality = config.epochs, modality_of(config.data)
         self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
         if plan.ranks:
             self.rich.print(plan.summary(), soft_wrap=True)
@@ -64,11 +66,12 @@ class Console:
             yield
 
     def epoch(
-        self, epoch: int, batches: _Batches, running: Running, projector: Projector, *, done: int = 0
+        self, epoch: int, batches: _Batches, running: Running, projector: Projector, *, counted: int, done: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch, and show a bar; figures are read from the device twice a second at most.
 
-        `done` is the number of batches that were left out, because a checkpoint has seen them.
+        `counted` is the number of images or tokens in a batch, of all processes. `done` is the number of batches that were
+        left out, because a checkpoint has seen them.
         """
         assert self._progress is not None
         task = self._progress.add_task(
@@ -82,8 +85,8 @@ class Console:
             self._progress.advance(task)
             if now - shown > REFRESH_SECONDS:
                 share = (projector.seconds - projected) / (now - begin)
-                rate = number * self._batch_size / (now - begin)
-                figures = f"{_scored(running.score())}  {rate:,.0f} images/s  projecting {share:.1%}"
+                rate = f"{number * counted / (now - begin):,.0f} {self._modality.counted}/s"
+                figures = f"{self._modality.shown(running.score())}  {rate}  projecting {share:.1%}"
                 self._progress.update(task, figures=figures)
                 shown = now
         self._progress.remove_task(task)
@@ -91,13 +94,13 @@ class Console:
     def epoch_done(
         self, progress: RunProgress, projector: Projector, trained: Score, held_out: Score | None, *, rate: float
     ) -> None:
-        """Print a line for the epoch, in which training took `rate` images per second."""
-        validation = f"  val {_scored(held_out)}" if held_out else ""
+        """Print a line for the epoch, in which training took `rate` images or tokens per second."""
+        validation = f"  val {self._modality.shown(held_out)}" if held_out else ""
         share = projector.seconds / progress.seconds
         pruned = f"  pruned {projector.last.pruned:.2%}" if projector.last and projector.last.layers else ""
         self.rich.print(
-            f"{progress.epoch:>4}/{self._epochs}  train {_scored(trained)}{validation}{pruned}"
-            f"  {progress.seconds:.0f} s, {rate:,.0f} images/s, {share:.1%} projecting",
+            f"{progress.epoch:>4}/{self._epochs}  train {self._modality.shown(trained)}{validation}{pruned}"
+            f"  {progress.seconds:.0f} s, {rate:,.0f} {self._modality.counted}/s, {share:.1%} projecting",
             soft_wrap=True,
         )
 
@@ -133,13 +136,18 @@ def summary_table(summaries: list[dict[str, Any]]) -> Table:
             cells.append("–" if summary[key] is None else format(summary[key] / scale, show) + cut)
         table.add_row(label, *cells)
 
-    row("test accuracy", "test_accuracy", ".2%")
-    row("validation accuracy", "val_accuracy", ".2%")
+    modality = modality_of(first["data"])
+    for part, called in (("test", "test"), ("val", "validation")):
+        if f"{part}_perplexity" in first:
+            row(f"{called} loss", f"{part}_loss", ".4f")
+            row(f"{called} perplexity", f"{part}_perplexity", ".3f")
+        row(f"{called} accuracy", f"{part}_accuracy", ".2%")
     row("multiply-adds, M", "macs", ".2f", 1e6, dense_key="macs_dense")
     row("parameters, M", "params", ".3f", 1e6, dense_key="params_dense")
     row("size, MB", "bytes", ".2f", 1e6, dense_key="bytes_dense")
-    row("CPU latency, 1 image, ms", "cpu_milliseconds", ".2f", dense_key="cpu_milliseconds_dense")
-    row("CPU latency, 64 images, ms", "cpu_milliseconds_of_64", ".2f", dense_key="cpu_milliseconds_of_64_dense")
+    item, several = modality.item, f"cpu_milliseconds_of_{modality.timed_batch}"
+    row(f"CPU latency, 1 {item}, ms", "cpu_milliseconds", ".2f", dense_key="cpu_milliseconds_dense")
+    row(f"CPU latency, {modality.timed_batch} {item}s, ms", several, ".2f", dense_key=f"{several}_dense")
     return table
 
 
@@ -149,7 +157,3 @@ def as_text(table: Table) -> str:
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
-
-
-def _scored(score: Score) -> str:
-    return f"{score.loss:.3f} {score.accuracy:6.2%}"

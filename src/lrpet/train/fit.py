@@ -21,6 +21,7 @@ from lrpet.train.average import Average
 from lrpet.train.checkpoints import Progress
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
+from lrpet.train.data.dataset import Dataset
 from lrpet.train.data.options import in_parts
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
@@ -83,7 +84,7 @@ class _Training:
         config, processes = task.config, folder.processes
         self.processes = processes
         self.preempted: Preemption
-        self.task, self.config, self.hooks = task, config, hooks
+        self.task, self.config, self.hooks, self.modality = task, config, hooks, task.modality
         self.accelerator = make_accelerator(config, folder.path, processes)
         device = self.accelerator.device
         if config.channels_last:
@@ -93,14 +94,14 @@ class _Training:
         self.plain_optimizer = make_optimizer(config, task.network)
         self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
         self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
-        self.teacher = load_teacher(config, task.dataset, device)
+        self.teacher = load_teacher(config, task.dataset, device) if isinstance(task.dataset, Dataset) else None
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
         self.projector = _projector(task, self.accelerator, processes, len(self.batches))
         self.state = TrainingState(
             task.network, self.plain_optimizer, self.projector, scaler=self.accelerator.scaler, average=self.average
         )
-        self.augment = Augment(config, len(task.dataset.classes), batch_size=config.images_at_once(processes.count))
+        self.augment = Augment(config, task.dataset.outputs, batch_size=config.images_at_once(processes.count))
         set_seed(config.seed + processes.rank)
 
     def resume(self, folder: RunFolder) -> Progress:
@@ -117,14 +118,13 @@ class _Training:
         while progress.epoch < self.config.epochs:
             begin, cpu_begin = time.perf_counter(), time.process_time()
             trained = self.epoch(progress, folder, console)
-            images = (len(self.batches) - progress.step) * self.config.batch_size
+            counted = (len(self.batches) - progress.step) * self.task.counted_in_batch
             elapsed = time.perf_counter() - begin
             progress = progress.advanced(elapsed, time.process_time() - cpu_begin)
             held_out = self.validated()
-            folder.log_epoch(
-                progress, self.projector, trained, held_out, lr=self.rate, images_per_second=images / elapsed
-            )
-            console.epoch_done(progress, self.projector, trained, held_out, rate=images / elapsed)
+            rate = counted / elapsed
+            folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
+            console.epoch_done(progress, self.projector, trained, held_out, rate=rate)
             console.corrupt(self.log_corrupt(folder))
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)
@@ -153,10 +153,12 @@ class _Training:
         self.batches.set_epoch(epoch, done=done)
         self.model.train()
         running = Running(self.accelerator.device, progress.totals if self.processes.main else (0.0, 0.0, 0.0))
-        batches = console.epoch(epoch, self.batches, running, self.projector, done=done)
-        for step, (images, labels) in enumerate(batches, start=done + 1):
+        batches = console.epoch(
+            epoch, self.batches, running, self.projector, counted=self.task.counted_in_batch, done=done
+        )
+        for step, (inputs, labels) in enumerate(batches, start=done + 1):
             rate = self.rate
-            self.step(images, labels, running)
+            self.step(inputs, labels, running)
             if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
             if self.average is not None:
@@ -182,14 +184,14 @@ class _Training:
 
     def log_corrupt(self, folder: RunFolder) -> dict[str, str]:
         """Log the corrupt images that all processes left out, and return the new ones."""
-        if self.config.on_corrupt == "error":
+        if self.config.on_corrupt == "error" or not isinstance(self.task.dataset, Dataset):
             return {}
         return folder.log_corrupt(self.processes.union(self.task.dataset.corrupt))
 
-    def step(self, images: Tensor, labels: Tensor, running: Running) -> None:
+    def step(self, inputs: Tensor, labels: Tensor, running: Running) -> None:
         """Take one optimizer step, with the gradients of all its parts, and add them to the score."""
         parts = self.config.accumulate
-        for number, part in enumerate(in_parts([(images, labels)], parts), start=1):
+        for number, part in enumerate(in_parts([(inputs, labels)], parts), start=1):
             last = number == parts  # only then do processes send each other gradients
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 self.backward(*part, running)
@@ -201,11 +203,11 @@ class _Training:
         self.optimizer.zero_grad()
         self.schedule.step()
 
-    def backward(self, images: Tensor, labels: Tensor, running: Running) -> None:
+    def backward(self, inputs: Tensor, labels: Tensor, running: Running) -> None:
         """Add the gradients of a part of a step to those that are there, and its score to `running`."""
         with self.accelerator.autocast():
-            augmented, targets = self.augment(images, labels)
-            logits = self.model(augmented)
+            augmented, targets = self.augment(inputs, labels)
+            logits = self.modality.logits(self.model, augmented)
             loss = self.augment.loss(logits, targets)
             if self.teacher is not None:
                 loss = self.teacher.loss(loss, logits, augmented)
@@ -213,7 +215,7 @@ class _Training:
         running.add(loss, logits, labels)
 
     def validated(self) -> Score | None:
-        """Score the network on the images that were held out, if there are any."""
+        """Score the network on what was held out, if anything was."""
         if not len(self.task.validation):
             return None
         self.processes.equalise(self.task.network.buffers())  # batch norms' statistics are those of its own images
@@ -221,7 +223,9 @@ class _Training:
         if self.average is not None:
             network = self.average.network(self.projector, self.processes)
         total = self.processes.total if self.processes.count > 1 else None
-        return score(network, self.validation, autocast=self.accelerator.autocast(), total=total)
+        return score(
+            network, self.validation, forward=self.modality.logits, autocast=self.accelerator.autocast(), total=total
+        )
 
 
 def _projector(task: Task, accelerator: Accelerator, processes: Processes, steps_per_epoch: int) -> lrpet.Projector:

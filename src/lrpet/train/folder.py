@@ -16,6 +16,7 @@ from lrpet.compact.write import synced, written, written_folder
 from lrpet.train.checkpoints import Checkpoints, Progress
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
+from lrpet.train.modality import modality_of
 from lrpet.train.processes import Processes
 from lrpet.train.state import TrainingState
 
@@ -152,9 +153,10 @@ class RunFolder:
         held_out: Score | None,
         *,
         lr: float,
-        images_per_second: float,
+        rate: float,
     ) -> None:
-        """Log an epoch."""
+        """Log an epoch, in which training took `rate` images or tokens per second."""
+        modality = modality_of(self._config.data)
         self._log(
             {
                 "kind": "epoch",
@@ -162,11 +164,11 @@ class RunFolder:
                 "epoch": progress.epoch,
                 "lr": lr,
                 "train_loss": trained.loss,
-                "train_accuracy": trained.accuracy,
+                **modality.figures("train", trained),
                 "val_loss": held_out.loss if held_out else None,
-                "val_accuracy": held_out.accuracy if held_out else None,
+                **modality.figures("val", held_out),
                 "seconds": progress.seconds,
-                "images_per_second": images_per_second,
+                f"{modality.counted}_per_second": rate,
                 "projecting_seconds": projector.seconds,
             }
         )

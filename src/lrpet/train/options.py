@@ -21,17 +21,35 @@ LIMITS = (
 
 #: Options that say how image files are read, so that they mean nothing for data that lies in memory.
 OF_FILES = ("train_size", "test_crop", "interpolation", "auto_augment", "on_corrupt")
+#: Options that mean nothing for text.
+OF_IMAGES = (
+    *OF_FILES, "image_size", "data_dir", "crop_padding", "flip", "mixup", "cutmix", "random_erasing", "repeats", "loss",
+    "teacher", "channels_last",
+)  # fmt: skip
+#: Options that mean nothing for images.
+OF_TEXT = ("context", "tokenizer")
 
 
 class NetworkAndData:
     """What is trained, and on what."""
 
-    model: str = option("resnet20", "network: resnet8/20/32/56/110, vgg16_bn, googlenet, timm:NAME or torchvision:NAME")
-    model_args: dict[str, Any] = option(
-        {}, "more arguments for the network's constructor (timm:, torchvision:), such as '{img_size: 32}'"
+    model: str = option(
+        "resnet20",
+        "network: resnet8/20/32/56/110, vgg16_bn, googlenet, timm:NAME or torchvision:NAME; for text hf:NAME, an architecture "
+        "of transformers or a folder with a config.json",
     )
-    data: str = option("digits", "data set: digits, cifar10, fashion-mnist, folder:PATH, webdataset:PATH or hf:NAME")
+    model_args: dict[str, Any] = option(
+        {}, "more arguments for the network's constructor (timm:, torchvision:, hf:), such as '{img_size: 32}'"
+    )
+    data: str = option(
+        "digits",
+        "data set: digits, cifar10, fashion-mnist, folder:PATH, webdataset:PATH or hf:NAME; text:PATH or text:stdlib",
+    )
     data_dir: Path | None = option(None, "folder that holds the files of the data set, or that they are downloaded to")
+    context: int = option(256, "tokens in a window of text", ge=1)
+    tokenizer: str | None = option(
+        None, "name or folder of a tokenizer of transformers, for text (default: tokens are bytes)"
+    )
     image_size: int | None = option(None, "side of the images in pixels, for image files (default 224)", ge=1)
     train_size: int | None = option(
         None, "side of the images in pixels while training on image files (default: image_size)", ge=1
@@ -40,7 +58,7 @@ class NetworkAndData:
         0.875, "fraction of an image file's shorter side that is kept for scoring, in the middle", gt=0, le=1
     )
     interpolation: Literal["bilinear", "bicubic"] = option("bilinear", "how image files are resized")
-    pretrained: bool = option(False, "begin with the library's trained weights (timm:, torchvision:)")
+    pretrained: bool = option(False, "begin with the library's trained weights (timm:, torchvision:, hf:)")
     weights: Path | None = option(
         None, "begin with trained weights: a safetensors file, a folder of lrpet.save, or the folder of a dense run"
     )
@@ -137,7 +155,7 @@ class Optimisation:
         "passes over the training set; a resumed run may have more, and fractions are then fractions of the new total",
         ge=1,
     )
-    batch_size: int = option(128, "images in a step, in all processes together", ge=1)
+    batch_size: int = option(128, "images, or windows of text, in a step, in all processes together", ge=1)
     accumulate: int = option(
         1,
         "parts in which every process takes its images of a step, to save memory; batch norms see one part at a time",

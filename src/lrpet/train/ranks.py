@@ -33,12 +33,12 @@ def plan_in_training(
     """Return `plan`, or with allocate=sensitivity one that also knows the batches and the loss that it is divided by."""
     if config.allocate != "sensitivity":
         return plan
-    augment = Augment(config, len(task.dataset.classes), batch_size=config.images_at_once(processes.count))
+    augment = Augment(config, task.dataset.outputs, batch_size=config.images_at_once(processes.count))
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         with accelerator.autocast():
-            images, targets = augment(*batch)
-            return augment.loss(model(images), targets)
+            inputs, targets = augment(*batch)
+            return augment.loss(task.modality.logits(model, inputs), targets)
 
     return make_plan(
         config,

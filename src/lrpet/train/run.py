@@ -29,16 +29,17 @@ from lrpet.latency.measure import latency
 from lrpet.latency.memory import saved_bytes
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
-from lrpet.train.data.batches import batches
-from lrpet.train.data.dataset import Dataset, split
+from lrpet.train.data.dataset import Dataset, Images, split
 from lrpet.train.data.options import Batches, BatchOptions, in_parts
 from lrpet.train.data.sets import load
+from lrpet.train.data.text import TextDataset, Tokens, load_text
 from lrpet.train.fit import Trained, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Score, score
+from lrpet.train.modality import TEXT, Modality, modality_of
 from lrpet.train.processes import Processes
 from lrpet.train.provenance import provenance
-from lrpet.train.task import Task
+from lrpet.train.task import Task, make_batches
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -74,19 +75,23 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
 
 def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
     """Factorise, save, read back from disk, and measure what was read back."""
-    config, device = task.config, trained.device
-    validation = task.batches(task.validation, device, training=False)
+    config, device, modality = task.config, trained.device, task.modality
     compact = lrpet.factorize(trained.network, trained.plan)
-    as_it_comes = score(compact.to(device), validation).accuracy if len(task.validation) else None
-    if config.reestimate_bn:
-        update_bn(in_parts(task.batches(task.train, device, training=True), config.accumulate), compact)
-    lrpet.save(compact.cpu(), folder.compact, overwrite=True, metadata=task.dataset.metadata)
+    of_images: dict[str, Any] = {}  # language models have no batch norms, and text no corrupt images
+    if isinstance(task.dataset, Dataset):
+        as_it_comes = _validated(task, compact.to(device))
+        of_images["val_accuracy_before_bn_reestimation"] = as_it_comes.accuracy if as_it_comes else None
+        if config.reestimate_bn:
+            update_bn(in_parts(task.batches(task.train, device, training=True), config.accumulate), compact)
+    _save(compact.cpu(), folder.compact, task)
 
     compact = lrpet.load(folder.compact)
     costs = _costs(task, trained, compact)
-    compact.to(device)
-    tested = score(compact, task.batches(task.dataset.test, device, training=False)).accuracy
-    folder.log_corrupt(task.dataset.corrupt)
+    held_out = _validated(task, compact.to(device))
+    tested = score(compact, task.batches(task.dataset.test, device, training=False), forward=modality.logits)
+    if isinstance(task.dataset, Dataset):
+        folder.log_corrupt(task.dataset.corrupt)
+        of_images["corrupt_images"] = len(folder.corrupt)
     return {
         "model": config.model,
         "data": config.data,
@@ -95,22 +100,40 @@ def _finish(task: Task, folder: RunFolder, trained: Trained) -> dict[str, Any]:
         "epochs": config.epochs,
         "seed": config.seed,
         **costs,
-        "val_accuracy_before_bn_reestimation": as_it_comes,
-        "val_accuracy": score(compact, validation).accuracy if len(task.validation) else None,
-        "test_accuracy": tested,
-        "corrupt_images": len(folder.corrupt),
+        **modality.figures("val", held_out),
+        **modality.figures("test", tested),
+        **of_images,
         "seconds": trained.seconds,
         "config": config.model_dump(mode="json"),
     }
+
+
+def _validated(task: Task, compact: nn.Module) -> Score | None:
+    """Score a network, on its device, on what was held out, if anything was."""
+    if not len(task.validation):
+        return None
+    held_out = task.batches(task.validation, next(compact.parameters()).device, training=False)
+    return score(compact, held_out, forward=task.modality.logits)
+
+
+def _save(compact: nn.Module, folder: Path, task: Task) -> None:
+    """Write the compact network; a language model in such a way that transformers reads it too."""
+    if task.modality is TEXT:
+        from lrpet.integrations.huggingface.folder import save_for_both
+
+        save_for_both(compact, folder, metadata=task.dataset.metadata)
+    else:
+        lrpet.save(compact, folder, overwrite=True, metadata=task.dataset.metadata)
 
 
 def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
     """Count and measure the dense and the compact network, on the CPU."""
     layout = torch.channels_last if task.config.channels_last else torch.contiguous_format
     contenders = {"dense": trained.network, "compact": compact.to(memory_format=layout)}
-    of_one, of_64 = (
-        latency(contenders, task.example.expand(count, -1, -1, -1).contiguous(memory_format=layout))
-        for count in (1, 64)
+    several = task.modality.timed_batch
+    of_one, of_several = (
+        latency(contenders, task.modality.arguments(inputs.contiguous(memory_format=layout)))
+        for inputs in (task.example, task.example.repeat(several, *[1] * (task.example.ndim - 1)))
     )
     return {
         "macs_dense": trained.plan.macs_dense,
@@ -125,8 +148,8 @@ def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
         "bytes": saved_bytes(compact),
         "cpu_milliseconds_dense": of_one["dense"],
         "cpu_milliseconds": of_one["compact"],
-        "cpu_milliseconds_of_64_dense": of_64["dense"],
-        "cpu_milliseconds_of_64": of_64["compact"],
+        f"cpu_milliseconds_of_{several}_dense": of_several["dense"],
+        f"cpu_milliseconds_of_{several}": of_several["compact"],
     }
 
 
@@ -140,9 +163,17 @@ def evaluate(
     batch_size: int = 256,
 ) -> Score:
     """Score a saved compact network on a part of its data. Takes and raises what `saved_with_data` does."""
-    return score(
-        *saved_with_data(folder, data=data, part=part, data_dir=data_dir, device=device, batch_size=batch_size)
+    compact, of_part = saved_with_data(
+        folder, data=data, part=part, data_dir=data_dir, device=device, batch_size=batch_size
     )
+    return score(compact, of_part, forward=modality_of_saved(folder).logits)
+
+
+def modality_of_saved(folder: str | os.PathLike[str]) -> Modality:
+    """Return whether the compact network in the folder of a run or of `lrpet.save` is one of images or of text."""
+    path = Path(folder)
+    compact = path / "compact" if (path / "compact").is_dir() else path
+    return modality_of(str(lrpet.read_metadata(compact).get("data")))
 
 
 def saved_with_data(
@@ -177,19 +208,32 @@ def saved_with_data(
     saved = path if config is None else path / "compact"
     compact = lrpet.load(saved, device=device)
     dataset = _data_of(saved, data, data_dir or (None if config is None else config.data_dir))
-    images = dataset.test
+    of_part: Images | Tokens = dataset.test
     if part == "validation" and config is not None:
-        _, images = split(dataset.train, holdout=config.holdout, seed=config.seed)
+        if isinstance(dataset, TextDataset):
+            _, of_part = dataset.train.parts(config.holdout)
+        else:
+            _, of_part = split(dataset.train, holdout=config.holdout, seed=config.seed)
     options = BatchOptions(batch_size, on_corrupt="error" if config is None else config.on_corrupt)
-    return compact, batches(images, dataset, options, device=torch.device(device), train=False)
+    return compact, make_batches(of_part, dataset, options, device=torch.device(device), train=False)
 
 
-def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset:
-    """Load the data called `name`, or what the metadata of a saved network names, with the network's own normalisation."""
+def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset | TextDataset:
+    """Load the data called `name`, or what the metadata of a saved network names, as the network takes it."""
     metadata: Mapping[str, Any] = lrpet.read_metadata(saved)
     name = name or metadata.get("data")
     if name is None:
         raise ValueError(f"{saved} does not say what its network was trained on: name the data, such as data=cifar10")
+    before = metadata.get("data")
+    if before is not None and modality_of(name) is not modality_of(before):
+        raise ValueError(
+            f"{saved} was trained on {before}, and cannot be scored on {name}: one is text, one has images"
+        )
+    if modality_of(name) is TEXT:
+        if "context" not in metadata:
+            raise ValueError(f"{saved} does not say how text was cut: only folders of lrpet train say it")
+        tokenizer = metadata.get("tokenizer")
+        return load_text(name, context=metadata["context"], tokenizer=None if tokenizer == "bytes" else tokenizer)
     dataset = load(name, data_dir, image_size=metadata.get("image_size") if ":" in name else None)
     for what, here in (("classes", list(dataset.classes)), ("in_channels", dataset.in_channels)):
         if metadata.get(what, here) != here:

@@ -79,7 +79,7 @@ class Search:
             )
         if self.recipe.method != "lrpet" or self.recipe.holdout == 0:
             raise ValueError(
-                "a search needs a recipe of method lrpet, and held-out images to judge trials by: set holdout"
+                "a search needs a recipe of method lrpet, and held-out data to judge trials by: set holdout"
             )
         if self.recipe.allocate not in ("auto", "uniform"):
             raise ValueError(
@@ -246,7 +246,11 @@ def _trained(options: Search, plan: lrpet.Plan, trial: optuna.Trial) -> tuple[fl
         device = trained.device
         validation = task.batches(task.validation, device, training=False)
         compact = lrpet.factorize(trained.network, trained.plan)
-        return score(trained.network.to(device), validation).accuracy, score(compact.to(device), validation).accuracy
+        projected, factorised = (
+            score(network.to(device), validation, forward=task.modality.logits).accuracy
+            for network in (trained.network, compact)
+        )
+        return projected, factorised
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if torch.cuda.is_available():

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
+from runs import save_tokenizer
 
 from lrpet.train.data.options import BatchOptions
 from lrpet.train.data.text import TokenBatches, Tokens, load_text
@@ -59,10 +55,7 @@ def test_the_standard_library_is_at_hand() -> None:
 
 
 def test_a_tokenizer_of_transformers(tmp_path: Path) -> None:
-    words = Tokenizer(WordLevel({"<end>": 0, "a": 1, "bc": 2, "?": 3}, unk_token="?"))
-    words.pre_tokenizer = Whitespace()
-    fast: Any = PreTrainedTokenizerFast
-    fast(tokenizer_object=words, eos_token="<end>", unk_token="?").save_pretrained(tmp_path / "words")
+    save_tokenizer(tmp_path / "words", "<end>", "a", "bc", "?")
     written(tmp_path / "train", x="a bc d " * 3)
     written(tmp_path / "test", y="bc a " * 3)
     dataset = load_text(f"text:{tmp_path}", context=2, tokenizer=str(tmp_path / "words"))
@@ -124,4 +117,10 @@ def test_a_part_is_held_out_at_the_end() -> None:
     train, held_out = STREAM.parts(0.2)
     assert (len(train), len(held_out)) == (8, 2)
     assert held_out.starts.tolist() == [80, 90]
+    batches = TokenBatches(train, BatchOptions(8), device=CPU, train=True)
+    seen = []
+    for epoch in range(5):
+        batches.set_epoch(epoch)
+        seen += [int(targets.max()) for _, targets in batches]
+    assert max(seen) == 80  # the target of the last token before
     assert len(STREAM.parts(0.0)[1]) == 0

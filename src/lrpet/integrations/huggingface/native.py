@@ -93,11 +93,16 @@ def push_to_hub(self: Any, repo_id: str, *args: Any, **options: Any) -> Any:
 
 def card_of(model: Any) -> str:
     """Return the card of a compact transformers model."""
+    name = type(model).__name__
+    return model_card(model.lrpet_plan, name=name, usage=usage_of(model), library="transformers", tags=TAGS)
+
+
+def usage_of(model: nn.Module) -> str:
+    """Return the code by which transformers loads a compact model."""
     kind = type(model)
     home = "transformers" if getattr(transformers, kind.__name__, None) is kind else kind.__module__
-    usage = (
+    return (
         "import lrpet.integrations.huggingface  # pip install lrpet\n"
         f"from {home} import {kind.__name__}\n\n"
         f'model = {kind.__name__}.from_pretrained("this folder or repository")'
     )
-    return model_card(model.lrpet_plan, name=kind.__name__, usage=usage, library="transformers", tags=TAGS)

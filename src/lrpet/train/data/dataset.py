@@ -72,6 +72,15 @@ class Dataset:
     """{image: what its decoder said} of the images that this process has left out so far."""
 
     @property
+    def outputs(self) -> int:
+        """How many classes a network has to tell apart."""
+        return len(self.classes)
+
+    def example(self) -> Tensor:
+        """Return a batch of one black image, shape (1, C, H, W)."""
+        return torch.zeros(1, self.in_channels, self.image_size, self.image_size)
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What belongs beside the weights of a network trained on this set."""
         return {

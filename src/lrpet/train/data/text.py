@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,11 +39,14 @@ class Tokens:
         return len(self.starts)
 
     def parts(self, holdout: float) -> tuple[Tokens, Tokens]:
-        """Return all windows but the last fraction `holdout` of them, and these."""
+        """Return all windows but the last fraction `holdout` of them, and these.
+
+        The stream of the first part ends with the target of its last token, so that moved windows see nothing of the second.
+        """
         kept = len(self) - round(holdout * len(self))
-        return Tokens(self.stream, self.starts[:kept], self.length), Tokens(
-            self.stream, self.starts[kept:], self.length
-        )
+        held = self.starts[kept:]
+        stream = self.stream[: int(held[0]) + 1] if len(held) else self.stream
+        return Tokens(stream, self.starts[:kept], self.length), Tokens(self.stream, held, self.length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,19 @@ class TextDataset:
     """How many tokens there are."""
     tokenizer: str | None
     """Name or folder of the tokenizer of transformers; None where tokens are bytes."""
+    end: int | None
+    """The token that ends a file, if one does."""
+
+    in_channels: ClassVar[int] = 1
+
+    @property
+    def outputs(self) -> int:
+        """How many classes a network has to tell apart: one for each token."""
+        return self.vocabulary
+
+    def example(self) -> Tensor:
+        """Return a batch of one window, shape (1, length)."""
+        return torch.zeros(1, self.train.length, dtype=torch.long)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -134,7 +150,7 @@ def load_text(name: str, *, context: int, tokenizer: str | None = None) -> TextD
             f"context={context} tokens, give more text or a lower context"
         )
     train_part, test_part = parts
-    return TextDataset(name, train_part, test_part, read.vocabulary, tokenizer)
+    return TextDataset(name, train_part, test_part, read.vocabulary, tokenizer, read.end)
 
 
 def _stdlib() -> Path:
@@ -179,6 +195,7 @@ class _Bytes:
     """Reads files as bytes."""
 
     vocabulary = 256
+    end = END_OF_FILE[0]
 
     def __call__(self, files: Sequence[Path]) -> Tensor:
         data = b"".join(_text(path) + END_OF_FILE for path in files)
@@ -189,20 +206,24 @@ class _Tokenizer:
     """Reads files by a tokenizer of transformers, each ended by its end-of-text token where it has one."""
 
     def __init__(self, name: str) -> None:
-        from transformers import AutoTokenizer
-
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            message = "tokenizers need transformers: pip install 'lrpet[huggingface]'"
+            raise ImportError(message, name="transformers") from error
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             said = str(error).partition("\n")[0]
             raise ValueError(f"tokenizer={name} is no folder or name of a tokenizer: {said}") from None
+        self.end: int | None = self.tokenizer.eos_token_id
 
     @property
     def vocabulary(self) -> int:
         return len(self.tokenizer)
 
     def __call__(self, files: Sequence[Path]) -> Tensor:
-        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        end = [] if self.end is None else [self.end]
         tokens: list[int] = []
         for path in files:
             tokens += self.tokenizer(_text(path).decode("utf-8"), add_special_tokens=False)["input_ids"] + end
