@@ -216,7 +216,7 @@ def test_commands_take_the_folder_of_a_run_on_text(
     [["plan", "hf:llama", "--macs", "0.5"], ["bench", "hf:llama"], ["profile-latency", "hf:llama", "t.json"]],
 )
 def test_language_models_by_name_are_refused_before_they_are_made(arguments: list[str], refused: Any) -> None:
-    """Of its own size, llama has seven thousand million weights."""
+    """A llama of its own size has seven thousand million weights."""
     refused(arguments, "hf:llama is a language model, and this command makes networks of images alone")
 
 

@@ -28,7 +28,7 @@ def test_binary_targets_are_all_classes_of_a_mixed_image() -> None:
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_labels_are_smoothed_once(mixup: float) -> None:
-    """By the loss where labels are numbers, and by timm where images are mixed."""
+    """The loss smooths labels that are numbers, and timm those of mixed images."""
     np.random.seed(0)  # noqa: NPY002
     augment = Augment(make_config({"keep": 0.5, "mixup": mixup, "label_smoothing": 0.3}), 5, batch_size=4)
     logits, labels = images(4, 5), torch.tensor([0, 1, 1, 4])
