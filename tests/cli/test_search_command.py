@@ -64,7 +64,7 @@ def test_defaults_are_the_declared_ones() -> None:
     ("recipe", "options", "message"),
     [
         ({"keep": 0.5}, [], "needs a recipe with macs, params or bytes"),
-        ({"macs": 0.5, "holdout": 0}, [], "held-out images"),
+        ({"macs": 0.5, "holdout": 0}, [], "held-out data"),
         ({"macs": 0.5}, ["--lowest", "0.5", "--highest", "0.4"], "must rise"),
         ({"macs": 0.5}, ["--study", "ranks"], "storage and study go together"),
         ({"macs": 0.5}, ["--study", "ranks", "--storage", "here"], "storage is not the URL of a database"),

@@ -230,7 +230,7 @@ def test_the_best_plan_trains(tmp_path: Path) -> None:
     [
         ({"trials": 0}, "trials=0"),
         ({"lowest": 0.5, "highest": 0.4}, "must rise"),
-        ({"recipe": make_config({**RECIPE, "holdout": 0.0})}, "held-out images"),
+        ({"recipe": make_config({**RECIPE, "holdout": 0.0})}, "held-out data"),
         ({"recipe": make_config({**RECIPE, "macs": None, "keep": 0.5})}, "needs a recipe with macs, params or bytes"),
         ({"recipe": make_config({**RECIPE, "allocate": "energy", "descent": 0.5})}, "leave allocate=energy out"),
     ],

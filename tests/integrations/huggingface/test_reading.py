@@ -111,6 +111,7 @@ def test_readers_without_lrpet_writers_without_the_integration_and_the_hub(tmp_p
             "HF_ENDPOINT": address,
             "HF_HOME": str(tmp_path / "cache"),
             "HF_TOKEN": "ann",
+            "OMP_NUM_THREADS": "1",  # as here, so that products are summed in one order
         }
         ran = subprocess.run(
             [sys.executable, "-c", WITHOUT_AND_WITH, *folders],
