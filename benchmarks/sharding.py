@@ -14,7 +14,7 @@ import socket
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,28 @@ def counted() -> Iterator[Sent]:
             setattr(dist, name, function)
 
 
+@contextmanager
+def timed(projector: lrpet.Projector) -> Iterator[list[float]]:
+    """Collect the seconds of finding subspaces and what becomes of the weights, without what is sent."""
+    seconds: list[float] = []
+
+    def clocked(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            begin = time.perf_counter()
+            result = function(*args)
+            seconds.append(time.perf_counter() - begin)
+            return result
+
+        return call
+
+    solve, transfer = projector._warm.solve, projector._transfer
+    projector._warm.solve, projector._transfer = clocked(solve), clocked(transfer)  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        projector._warm.solve, projector._transfer = solve, transfer  # type: ignore[method-assign]
+
+
 def process(rank: int, size: int, port: int, sharded: bool, repeats: int, out: Path) -> None:
     """Project again and again, and write down what that took."""
     torch.set_num_threads(1)
@@ -87,7 +109,7 @@ def process(rank: int, size: int, port: int, sharded: bool, repeats: int, out: P
         fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
     projector.project()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, sent = [], 0
+    seconds, solving, sent = [], [], 0
     for _ in range(repeats):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -95,15 +117,21 @@ def process(rank: int, size: int, port: int, sharded: bool, repeats: int, out: P
                 here.add_(torch.randn_like(here), alpha=1e-5)
         dist.barrier()
         begin = time.perf_counter()
-        with counted() as bytes_sent:
+        with counted() as bytes_sent, timed(projector) as own:
             projector.project()
         dist.barrier()
         seconds.append(time.perf_counter() - begin)
+        solving.append(sum(own))
         sent = bytes_sent.bytes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     write_json(
         out / f"{rank}.json",
-        {"seconds": statistics.median(seconds), "sent": sent, "peak_growth": 1024 * (peak - before)},
+        {
+            "seconds": statistics.median(seconds),
+            "solving": statistics.median(solving),
+            "sent": sent,
+            "peak_growth": 1024 * (peak - before),
+        },
     )
     dist.destroy_process_group()
 
@@ -115,7 +143,7 @@ def measured(size: int, *, sharded: bool, repeats: int, folder: Path) -> dict[st
         port = free.getsockname()[1]
     spawn(process, (size, port, sharded, repeats, folder), nprocs=size)  # type: ignore[no-untyped-call]
     each = [read_json(folder / f"{rank}.json") for rank in range(size)]
-    worst = {name: max(one[name] for one in each) for name in ("seconds", "sent", "peak_growth")}
+    worst = {name: max(one[name] for one in each) for name in ("seconds", "solving", "sent", "peak_growth")}
     return {"processes": size, "weights": "sharded" if sharded else "replicated", **worst}
 
 

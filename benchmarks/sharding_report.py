@@ -11,14 +11,15 @@ GPUS_IN_A_MACHINE = 8
 
 def measured_table(rows: list[dict[str, Any]]) -> list[str]:
     """Write time, bytes and memory of a warm projection by numbers of processes."""
-    first = rows[0]["seconds"]
+    first, solving = rows[0]["seconds"], rows[0]["solving"]
     lines = [
-        "| processes | weights | ms | of one process | MB sent by a process | MB its peak grew |",
-        "|---|---|---|---|---|---|",
+        "| processes | weights | ms | of one process | ms solving | of one process | MB sent by one | MB its peak grew |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         name = "whole" if row["processes"] == 1 else row["weights"]
         numbers = [f"{1e3 * row['seconds']:.0f}", f"{row['seconds'] / first:.2f}"]
+        numbers += [f"{1e3 * row['solving']:.0f}", f"{row['solving'] / solving:.2f}"]
         numbers += [f"{row['sent'] / 1e6:.0f}", f"{row['peak_growth'] / 1e6:.0f}"]
         lines.append(f"| {row['processes']} | {name} | {' | '.join(numbers)} |")
     return lines
