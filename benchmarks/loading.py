@@ -97,6 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     results: dict[str, Any] = {
         **provenance(),
+        "seed": 0,
         "images": options.images,
         "batch": options.batch,
         "images_per_second": {},

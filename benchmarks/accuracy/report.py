@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import speed_report
+from benchmarks import language_report, speed_report
 from benchmarks.accuracy import figures
 from benchmarks.accuracy.methods import lrpet
 from benchmarks.accuracy.store import Store
@@ -176,7 +176,10 @@ def page(folder: Path) -> str:
     parts = [INTRODUCTION, *([] if results else ["There are no results of the accuracy harness yet.\n"])]
     if VERDICTS.exists():
         parts.append(VERDICTS.read_text(encoding="utf-8"))
-    return "\n".join([*parts, *_accuracies(results), *_allocations(folder), *_speeds(folder), *_gradients(folder)])
+    language = language_report.section(folder)
+    return "\n".join(
+        [*parts, *_accuracies(results), *_allocations(folder), *language, *_speeds(folder), *_gradients(folder)]
+    )
 
 
 def _accuracies(results: Results) -> Iterator[str]:

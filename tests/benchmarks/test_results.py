@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage_report, sharding_report, speed_report
+from benchmarks import coverage_report, language_report, sharding_report, speed_report
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +53,26 @@ def test_share_of_training_time() -> None:
         assert f"{100 * case['share']:.4f} %" in README
         projection, step = case["seconds_a_projection"], case["seconds_a_step"]
         assert f"{100 * projection / (5 * step + projection):.2f} %" in README
+
+
+def test_the_small_language_model() -> None:
+    """What README and RESULTS.md say of it holds at every seed."""
+    lines = (ROOT / "benchmarks" / "results" / language_report.FILE).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert all(row.keys() >= PROVENANCE for row in rows)
+    by_arm = language_report.losses(rows)
+    assert all(by_arm[arm].keys() == {0, 1, 2} for arm in language_report.TITLES)
+    for seed in range(3):
+        assert by_arm["projected"][seed] < min(by_arm[arm][seed] for arm in ("retrained", "scratch", "cut"))
+        assert by_arm["dense"][seed] < by_arm["no_transfer"][seed] < by_arm["projected"][seed]
+    means = {arm: f"{statistics.fmean(values.values()):.3f}" for arm, values in by_arm.items()}
+    assert all(means[arm] in README for arm in ("dense", "projected", "no_transfer", "retrained", "scratch"))
+
+
+def test_loaders() -> None:
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for measured in result("loading-cpu.json")["images_per_second"].values():
+        assert all(f"{rate:.0f}" in text for rate in measured["median"].values())
 
 
 def test_energy_of_friendly_ranks() -> None:
