@@ -1,8 +1,9 @@
 """Ranks that hardware likes: the multiples that runtimes compute in, and what is left of a budget between them.
 
 A convolution's time rises in steps, as runtimes pad its channels to blocks of 8 (AVX2) or 16 (AVX-512): a rank between two
-multiples takes as long as the higher one, and in ONNX Runtime longer. Linears have no steps. Wide layers therefore get
-multiples of 16, others multiples of 8, and layers with a full rank below 16 any rank.
+multiples takes as long as the higher one, and in ONNX Runtime longer. Linears have no steps. Layers of a full rank of 64 or
+more therefore get multiples of 16, others multiples of 8, and layers with a full rank below 16 any rank. A network without
+a full rank of 128 gets multiples of 8 at most: all its layers are narrow, and steps of 16 would cost it accuracy.
 """
 
 from __future__ import annotations

@@ -96,9 +96,8 @@ class Checkpoints:
         damaged: list[str] = []
         for checkpoint in self.all():
             damage = _damage(checkpoint)
-            if (
-                self.processes.total(torch.tensor(float(damage is not None), device=_device(state))) > 0
-            ):  # in any process
+            found = torch.tensor(float(damage is not None), device=_device(state))
+            if self.processes.total(found) > 0:  # in any process
                 damaged.append(f"{checkpoint} is damaged: {damage or 'another process says so'}")
                 continue
             for each in damaged:

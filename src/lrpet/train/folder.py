@@ -181,7 +181,8 @@ class RunFolder:
         logged = []
         for number, line in enumerate(lines, start=1):
             try:
-                logged.append({**json.loads(line), "step": int(json.loads(line)["step"])})
+                values = json.loads(line)
+                logged.append({**values, "step": int(values["step"])})
             except (ValueError, TypeError, KeyError):
                 if number < len(lines):
                     warnings.warn(f"{self._metrics}, line {number} is damaged, and left out from here on", stacklevel=3)
