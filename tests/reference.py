@@ -56,3 +56,20 @@ def rectified_damped(
     matrix, alpha = matrix.double(), alpha.double()
     projected = project(torch.diag(alpha) @ matrix, rank, energy_transfer=energy_transfer, tail_scale=tail_scale)
     return torch.diag(alpha / (alpha.square() + DAMPING)) @ projected
+
+
+def project_outputs(
+    matrix: Tensor, inputs: Tensor, rank: int, alpha: Tensor, *, white: float, energy_transfer: bool = True
+) -> Tensor:
+    """Compute (E4) with the U_r, E and E_r of D·W·S·Wᵀ·D, (E6), from inputs of shape (number, columns).
+
+    S is E[x·xᵀ] + δ·(E‖D·W·x‖²/‖D·W‖²)·I; the second term takes inputs to be white for a part δ, `white`.
+    """
+    matrix, inputs, scaling = matrix.double(), inputs.double(), torch.diag(alpha.double())
+    outputs = scaling @ matrix @ inputs.T
+    power, energy_of_weight = outputs.square().sum(0).mean(), (scaling @ matrix).square().sum()
+    second = inputs.T @ inputs / len(inputs) + white * power / energy_of_weight * torch.eye(inputs.shape[1])
+    root = torch.linalg.cholesky(second.double())
+    left, values, _ = torch.linalg.svd(scaling @ matrix @ root, full_matrices=False)
+    kept: Tensor = torch.linalg.inv(scaling) @ left[:, :rank] @ left[:, :rank].T @ scaling @ matrix
+    return (gain(values, rank, 0.0) if energy_transfer else 1.0) * kept

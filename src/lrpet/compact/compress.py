@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from lrpet.compact.factorize import factorize
+from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.moments import output_moments
 from lrpet.layers.wrapping import leave_forwards_, unwrapped
+from lrpet.planning.plan import Plan
 from lrpet.planning.planner import plan
+from lrpet.projecting.outputs import output_energies, project_outputs
 from lrpet.projecting.projector import Projector
+
+#: The options of `lrpet.plan` that say which layers may become low-rank.
+SELECTING = ("include", "exclude", "overrides", "unfolding", "rectify")
 
 
 def compress(
@@ -21,6 +28,7 @@ def compress(
     example_inputs: Any,
     *,
     batches: Iterable[Any] | None = None,
+    calibration: Iterable[Any] | None = None,
     energy_transfer: bool = True,
     **options: Any,
 ) -> nn.Module:
@@ -33,22 +41,67 @@ def compress(
         example_inputs: What its forward takes, as for `lrpet.plan`.
         batches: Training batches, inputs or (inputs, ...) as a data loader gives them. The statistics of batch norm are
             re-estimated from them; a cut without that loses most of its accuracy. None leaves them as they are.
+        calibration: Inputs of the network, each in the form of `example_inputs`, without labels: a few thousand tokens, or a
+            hundred images, will do. What is kept is then what the outputs of each layer need on them, (E6) of
+            `lrpet.projecting.outputs`, and not what the weights need. Ranks by energy are by that of the outputs.
         energy_transfer: Hand the energy of the pruned singular values to the kept ones.
         options: What `lrpet.plan` takes besides. `allocate` is "energy" where a budget of macs, params, bytes or latency is
             given, since the weights are trained.
 
     Raises:
-        ValueError: as `lrpet.plan` does, or if a weight or its batch norm holds NaN or Inf.
+        ValueError: as `lrpet.plan` does, or if a weight or its batch norm holds NaN or Inf, or an output on a calibration
+            batch, or if there are no calibration batches, or a layer runs on none of them.
     """
     network = copy.deepcopy(unwrapped(model))
     leave_forwards_(network)
     if options.keys() & {"macs", "params", "bytes", "latency"} and options.get("allocate", "auto") == "auto":
         options["allocate"] = "energy"
-    decided = plan(network, example_inputs, **options).settled()
-    projector = Projector(network, decided, start=0, every=1, energy_transfer=energy_transfer, solver="eigh")
-    projector.project()
+    if calibration is None:
+        decided = plan(network, example_inputs, **options).settled()
+        projector = Projector(network, decided, start=0, every=1, energy_transfer=energy_transfer, solver="eigh")
+        projector.project()
+    else:
+        decided = _calibrated_(network, example_inputs, calibration, energy_transfer=energy_transfer, **options)
     compact = factorize(network, decided)
     if batches is not None:
         device = next((parameter.device for parameter in compact.parameters()), torch.device("cpu"))
         update_bn(batches, compact, device=device)
     return compact
+
+
+def _calibrated_(
+    network: nn.Module, example_inputs: Any, calibration: Iterable[Any], *, energy_transfer: bool, **options: Any
+) -> Plan:
+    """Plan, and project the network's layers in the metric of their outputs: (E6)."""
+    if not isinstance(calibration, Collection):
+        calibration = list(calibration)
+    if options.get("allocate") == "energy":
+        candidates = {name: value for name, value in options.items() if name in SELECTING}
+        layers = plan(network, example_inputs, keep=1.0, factorize_all=True, **candidates).bind(network)
+        options["allocate"] = {
+            name: _fractions(layers[name], moment) for name, moment in output_moments(network, layers, calibration)
+        }
+    decided = plan(network, example_inputs, **options).settled()
+    layers = decided.bind(network)
+    # All moments are those of the network as it was: what is found is written when all is found.
+    found = {
+        name: project_outputs(
+            layers[name].matrices(),
+            moment,
+            decided.ranks[name],
+            row_scale=layers[name].row_scale(),
+            energy_transfer=energy_transfer,
+        ).matrix
+        for name, moment in output_moments(network, layers, calibration)
+    }
+    with torch.no_grad():
+        for name, matrices in found.items():
+            layers[name].write_(matrices)
+    return decided
+
+
+def _fractions(layer: MatrixLayer, moment: Tensor) -> list[float]:
+    """Return the fraction of the outputs' energy in each principal component, over all groups."""
+    values = output_energies(layer.matrices(), moment, layer.row_scale()).sum(0)
+    total = values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return (values / total).tolist()

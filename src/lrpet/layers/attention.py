@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from fractions import Fraction
 
+import torch
 from torch import Tensor, nn
 
 from lrpet.layers.factorized_attention import FactorizedAttention
@@ -49,6 +50,14 @@ class AttentionInput(MatrixLayer):
         """Return the mean number of tokens of query, key and value."""
         return Fraction(sum(tokens[:-1].numel() for tokens in call.inputs), 3)
 
+    def row_outputs(self, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Return queries, keys and values, shape (3, tokens, width); these may be of different numbers of tokens."""
+        tokens = [each.reshape(-1, self.shape.columns) for each in inputs[:3]]
+        most = max(map(len, tokens))
+        # Fewer tokens, of memory or of a prompt, weigh more: each of the three has an equal sum of weights.
+        rows = [(most / len(x)) ** 0.5 * (x @ weight.mT) for x, weight in zip(tokens, self.matrices(), strict=True)]
+        return torch.stack([nn.functional.pad(each, (0, 0, 0, most - len(each))) for each in rows])
+
     def tensors(self) -> list[Tensor]:
         """Return the attention's own parameters, without those of its output projection."""
         return [parameter for parameter in self.module._parameters.values() if parameter is not None]
@@ -86,6 +95,11 @@ class AttentionOutput(Linear):
     def positions(self, call: Call) -> int:
         """Return the number of query tokens."""
         return call.inputs[0][:-1].numel()
+
+    def row_outputs(self, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Return what the attention gave, without the bias, shape (1, tokens, width)."""
+        rows = output if self.bias is None else output - self.bias
+        return rows.reshape(1, -1, self.shape.rows)
 
     def refusal(self) -> str | None:
         """Say why the layer cannot be projected and factorised; None if it can."""

@@ -152,6 +152,20 @@ class MatrixLayer(ABC):
         """Return the positions at which the first factor is applied, `positions` unless the kind says otherwise."""
         return self.positions(call)
 
+    def row_outputs(self, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Return what every row of the matrices gives in a call, shape (groups, positions, rows/groups): y = W·x, no bias.
+
+        Args:
+            inputs: What the host took.
+            output: What it gave. Most kinds have no need of it.
+        """
+        first: Any = self.empty_factors(self.shape.rows // self.shape.groups)[0]
+        first.weight.copy_(self.matrices().reshape(first.weight.shape))
+        rows: Tensor = first(inputs[0])
+        if rows.dim() > 2 and not isinstance(first, nn.Linear):
+            rows = rows.movedim(-1 - len(self.module.kernel_size), -1)
+        return rows.reshape(-1, self.shape.groups, self.shape.rows // self.shape.groups).transpose(0, 1)
+
     @property
     def extra_params(self) -> int:
         """Return the number of parameters besides weight and bias, which the factors do without."""
