@@ -43,6 +43,36 @@ def test_batches_reestimate_batch_norm() -> None:
     torch.testing.assert_close(again.get_submodule("0")[1].weight, plain.get_submodule("0")[1].weight)  # type: ignore[index]
 
 
+def test_calibration_keeps_what_the_outputs_need() -> None:
+    """Real batches vary along few directions, so that outputs tell more than weights do about what may go."""
+    network = small_network()
+    flat = X.mean((2, 3), keepdim=True) + 0.1 * X  # neighbouring pixels are alike
+    model = realistic_(network, flat)
+    before = copy.deepcopy(model.state_dict())
+    batches = iter([flat[:32], flat[32:]])
+    options = {"macs": 0.5, "include": ["0", "3"], "energy_transfer": False}
+    by_outputs = lrpet.compress(model, X[:1], calibration=batches, **options)  # type: ignore[arg-type]
+    by_weights = lrpet.compress(model, X[:1], **options)  # type: ignore[arg-type]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    plan = by_outputs.lrpet_plan
+    assert isinstance(plan, lrpet.Plan)
+    assert plan.macs <= 0.5 * plan.macs_dense
+
+    def error(compact: nn.Module) -> float:
+        return (compact(flat) - model(flat)).detach().square().mean().item()
+
+    assert error(by_outputs) < 0.8 * error(by_weights)
+
+
+def test_calibration_conserves_the_power_of_the_outputs() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False))
+    cut = lrpet.compress(model, X[:1], ranks={"0": 3}, calibration=[X], energy_transfer=False)
+    moved = lrpet.compress(model, X[:1], ranks={"0": 3}, calibration=[X])
+    power, less, again = (network(X).detach().square().mean().item() for network in (model, cut, moved))
+    assert less < 0.97 * power
+    assert again == pytest.approx(power, rel=0.01)
+
+
 def test_finish_factorises_and_warns_only_where_weights_were_far() -> None:
     model = small_network()
     plan = lrpet.plan(model, X[:1], keep=0.34)
