@@ -76,6 +76,16 @@ def projected() -> list[dict[str, Any]]:
     return [projected_once(options) for options in OPTIONS]
 
 
+def calibrated(inputs: list[Tensor]) -> dict[str, Any]:
+    """Project by the outputs on this process's part of some inputs, the budget divided by them; return weights and ranks."""
+    model = network().eval()
+    plan = lrpet.plan(model, EXAMPLE, macs=0.5, allocate="energy")
+    size, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    projector = lrpet.Projector(model, plan, total_steps=1, start=0, every=1, calibration=inputs[rank::size])
+    projector.step()
+    return {"weights": tensors(model), "ranks": projector.plan.ranks}
+
+
 def failing() -> dict[str, Any]:
     """Project where process 1 has a NaN in every weight that it owns; return the error's text."""
     model = network()

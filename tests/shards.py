@@ -114,4 +114,12 @@ def refused() -> list[str]:
             lrpet.Projector(model, plan, total_steps=1, start=0, every=1).step()
         except ValueError as error:
             messages.append(str(error))
+    of_shards = sharded(network())
+    calibrated = lrpet.Projector(
+        of_shards, lrpet.plan(network(), EXAMPLE, keep=0.3), start=0, every=1, calibration=[EXAMPLE]
+    )
+    try:
+        calibrated.project()
+    except ValueError as error:
+        messages.append(str(error))
     return messages

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import replicas
 import torch
+from helpers import images
 from processes import results
 
 
@@ -28,6 +29,16 @@ def test_a_projection_is_that_of_one_process_on_all(tmp_path: Path, size: int) -
                 assert numbers == pytest.approx(alone["layers"][name], rel=1e-5, abs=1e-6)
         for name, weight in found[0][i]["weights"].items():
             torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-5, atol=1e-6)
+
+
+def test_all_processes_look_at_the_outputs_together(tmp_path: Path) -> None:
+    inputs = [images(4, 3, 8, 8, seed=seed) for seed in range(4)]
+    first, second = results(2, replicas.calibrated, tmp_path, inputs)
+    assert_equal(first["weights"], second["weights"])
+    alone = replicas.calibrated(inputs)
+    assert first["ranks"] == second["ranks"] == alone["ranks"]
+    for name, weight in first["weights"].items():
+        torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"broadcast_buffers": False}], ids=str)

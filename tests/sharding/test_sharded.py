@@ -59,9 +59,10 @@ def test_a_process_that_ends_in_an_exchange_ends_the_others_with_names(tmp_path:
     )
 
 
-def test_weights_split_along_columns_are_refused(tmp_path: Path) -> None:
+def test_weights_split_along_columns_and_outputs_of_shards_are_refused(tmp_path: Path) -> None:
     for messages in results(2, shards.refused, tmp_path):
-        (columns,) = messages
+        columns, outputs = messages
+        assert outputs.startswith("calibration is for weights that each process holds whole, and these are sharded: ")
         assert columns.startswith(
             "the weight of '0' is placed as (S(1)): only weights that are sharded by rows along one "
         )

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("untimed")
         {"every": "epoch"},
         {"every": 7, "start": 0},
         {"every": 3, "start": 0, "descent": 0.8, "allocate": "energy"},
+        {"every": 4, "allocate": "energy", "calibration": 100},
         {"every": 5, "optimizer": "adamw", "lr": 1e-3, "mixup": 0.2, "random_erasing": 0.3, "channels_last": True},
     ],
 )

@@ -112,7 +112,15 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, verses: str, told
 @pytest.mark.usefixtures("untimed")
 def test_options_train_on_text(tmp_path: Path, verses: str) -> None:
     """A moving average, parts of a step, and ranks by what they are worth to the loss."""
-    options = {"ema": 0.9, "accumulate": 2, "allocate": "sensitivity", "holdout": 0.0, "label_smoothing": 0.1, **LLAMA}
+    options = {
+        "ema": 0.9,
+        "accumulate": 2,
+        "allocate": "sensitivity",
+        "holdout": 0.0,
+        "label_smoothing": 0.1,
+        **LLAMA,
+        "calibration": 4,
+    }
     summary = run(spoken(tmp_path / "run", verses, **options))
     assert summary["val_loss"] is None
     assert summary["test_loss"] < math.log(256)

@@ -7,20 +7,13 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from lrpet.compact.factorize import factorize
-from lrpet.layers.matrix import MatrixLayer
-from lrpet.layers.moments import output_moments
 from lrpet.layers.wrapping import leave_forwards_, unwrapped
-from lrpet.planning.plan import Plan
 from lrpet.planning.planner import plan
-from lrpet.projecting.outputs import output_energies, project_outputs
 from lrpet.projecting.projector import Projector
-
-#: The options of `lrpet.plan` that say which layers may become low-rank.
-SELECTING = ("include", "exclude", "overrides", "unfolding", "rectify")
 
 
 def compress(
@@ -56,52 +49,17 @@ def compress(
     leave_forwards_(network)
     if options.keys() & {"macs", "params", "bytes", "latency"} and options.get("allocate", "auto") == "auto":
         options["allocate"] = "energy"
+    decided = plan(network, example_inputs, **options)
     if calibration is None:
-        decided = plan(network, example_inputs, **options).settled()
-        projector = Projector(network, decided, start=0, every=1, energy_transfer=energy_transfer, solver="eigh")
-        projector.project()
-    else:
-        decided = _calibrated_(network, example_inputs, calibration, energy_transfer=energy_transfer, **options)
-    compact = factorize(network, decided)
+        decided = decided.settled()
+    elif not isinstance(calibration, Collection):
+        calibration = list(calibration)
+    projector = Projector(
+        network, decided, start=0, every=1, energy_transfer=energy_transfer, solver="eigh", calibration=calibration
+    )
+    projector.project()
+    compact = factorize(network, projector.plan)
     if batches is not None:
         device = next((parameter.device for parameter in compact.parameters()), torch.device("cpu"))
         update_bn(batches, compact, device=device)
     return compact
-
-
-def _calibrated_(
-    network: nn.Module, example_inputs: Any, calibration: Iterable[Any], *, energy_transfer: bool, **options: Any
-) -> Plan:
-    """Plan, and project the network's layers in the metric of their outputs: (E6)."""
-    if not isinstance(calibration, Collection):
-        calibration = list(calibration)
-    if options.get("allocate") == "energy":
-        candidates = {name: value for name, value in options.items() if name in SELECTING}
-        layers = plan(network, example_inputs, keep=1.0, factorize_all=True, **candidates).bind(network)
-        options["allocate"] = {
-            name: _fractions(layers[name], moment) for name, moment in output_moments(network, layers, calibration)
-        }
-    decided = plan(network, example_inputs, **options).settled()
-    layers = decided.bind(network)
-    # All moments are those of the network as it was: what is found is written when all is found.
-    found = {
-        name: project_outputs(
-            layers[name].matrices(),
-            moment,
-            decided.ranks[name],
-            row_scale=layers[name].row_scale(),
-            energy_transfer=energy_transfer,
-        ).matrix
-        for name, moment in output_moments(network, layers, calibration)
-    }
-    with torch.no_grad():
-        for name, matrices in found.items():
-            layers[name].write_(matrices)
-    return decided
-
-
-def _fractions(layer: MatrixLayer, moment: Tensor) -> list[float]:
-    """Return the fraction of the outputs' energy in each principal component, over all groups."""
-    values = output_energies(layer.matrices(), moment, layer.row_scale()).sum(0)
-    total = values.sum().clamp_min(torch.finfo(values.dtype).tiny)
-    return (values / total).tolist()

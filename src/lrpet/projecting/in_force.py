@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.planning.budget import ImpossibleBudgetError
-from lrpet.planning.division import divide
+from lrpet.planning.division import Numbers, divide
 from lrpet.planning.plan import Plan
 from lrpet.planning.spectra import kept_energy
 from lrpet.projecting.descent import Descent
@@ -53,6 +53,11 @@ class PlanInForce:
         self._agreed = False
 
     @property
+    def alone(self) -> bool:
+        """Whether this process projects without others."""
+        return self._alone
+
+    @property
     def moves(self) -> bool:
         """Whether the plan or the ranks change while training."""
         return self.allocate is not None or self.descent is not None
@@ -81,10 +86,14 @@ class PlanInForce:
             check_equal(self.work(), "the plan", repr([*self.ranks.items(), self.allocate]), remedy)
             self._agreed = True
 
-    def renew(self, fraction: float) -> None:
+    def renew(self, fraction: float, energies: Callable[[Mapping[str, MatrixLayer]], Numbers]) -> None:
         """Divide the budget again, and lower the ranks, where that is still to be done.
 
-        `fraction` is the part of the training that is done. Raises ValueError if a weight holds NaN or Inf.
+        Args:
+            fraction: The part of the training that is done.
+            energies: What fractions of their energy layers keep at each rank.
+
+        Raises ValueError if a weight holds NaN or Inf.
         """
         if self.settled:
             return
@@ -96,7 +105,7 @@ class PlanInForce:
                     self._request,
                     self.model,
                     self.allocate,
-                    energies=lambda layers: computed(layers, kept_energy),
+                    energies=energies,
                     agreed=lambda found: averaged(found, self.work()),
                 )
             except ImpossibleBudgetError as error:
@@ -138,6 +147,11 @@ class PlanInForce:
 def _fingerprint(model: nn.Module) -> list[tuple[int, type[nn.Module], tuple[str, ...]]]:
     """Return what changes as soon as a module is replaced or parametrized."""
     return [(id(module), type(module), tuple(module._parameters)) for module in model.modules()]
+
+
+def kept_energies(layers: Mapping[str, MatrixLayer]) -> Numbers:
+    """Return {layer name: the fraction of its weight's energy kept at rank 1, 2, …}, found by all processes together."""
+    return computed(layers, kept_energy)
 
 
 def again_by(plan: Plan, start: float, descent: Descent | None) -> str | None:

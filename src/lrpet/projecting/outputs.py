@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lrpet.projecting.matrices import energies, full_precision, inverse_or_zero, is_wide, scaled_rows
-from lrpet.projecting.projection import DEAD_BELOW, Projection, transfer_gain
+from lrpet.projecting.projection import DEAD_BELOW, Energies, Projection, Transfer, transfer_gain
 
 #: δ, the part of white inputs.
 WHITE = 0.01
@@ -34,6 +34,40 @@ def output_energies(matrix: Tensor, moment: Tensor, row_scale: Tensor | None = N
 
 
 @torch.no_grad()
+def transfer_outputs(
+    stack: Tensor,
+    moment: Tensor,
+    rank: int,
+    *,
+    row_scale: Tensor | None = None,
+    energy_transfer: bool = True,
+    tail_scale: float = 0.0,
+) -> tuple[Transfer, Energies]:
+    """Find what (E4) makes of a stack of weights in the metric of their outputs, (E6), without changing it.
+
+    Layers without outputs to speak of stay as they are, and count as dead. The arguments are those of `project_outputs`, with
+    ρ as `tail_scale`.
+    """
+    with full_precision(stack.device):
+        values, vectors = _components(stack, moment, row_scale)
+        energy, kept = values.sum(-1), values[:, :rank].sum(-1)
+        dead = values[:, 0].sqrt() < DEAD_BELOW
+        one = torch.ones_like(energy)
+        gain = transfer_gain(energy, kept, tail_scale=tail_scale) if energy_transfer else one  # (E3)
+        gain = torch.where(dead, tail_scale, gain)  # L·R is (g − ρ)·P, so that it is 0
+        leading = vectors[..., :rank]
+        right = leading.mT @ scaled_rows(stack.to(values.dtype), row_scale)
+        left = (gain - tail_scale)[:, None, None] * leading
+        if row_scale is not None:
+            alpha = row_scale.to(values.dtype)
+            inverse = inverse_or_zero(alpha.abs(), alpha.abs().amax(-1, keepdim=True)) * alpha.sign()
+            left = scaled_rows(left, inverse)
+    own = torch.where(dead, one, torch.full_like(one, tail_scale))
+    after = torch.where(dead, energy, gain.square() * kept + tail_scale**2 * (energy - kept))
+    energy, kept, after = (x.to(stack.dtype) for x in (energy, kept, after))
+    return Transfer(*(x.to(stack.dtype) for x in (own, left, right))), Energies(energy, kept, after, dead)
+
+
 def project_outputs(
     matrix: Tensor, moment: Tensor, rank: int, *, row_scale: Tensor | None = None, energy_transfer: bool = True
 ) -> Projection:
@@ -49,20 +83,9 @@ def project_outputs(
     Returns:
         The projected matrices, and the energies of (E6).
     """
-    with full_precision(matrix.device):
-        values, vectors = _components(matrix, moment, row_scale)
-        energy, kept = values.sum(-1), values[:, :rank].sum(-1)
-        dead = values[:, 0].sqrt() < DEAD_BELOW  # no outputs to speak of
-        gain = transfer_gain(energy, kept) if energy_transfer else torch.ones_like(energy)
-        weight = matrix.to(values.dtype)
-        leading = vectors[..., :rank]
-        new = leading @ (leading.mT @ scaled_rows(weight, row_scale))
-        if row_scale is not None:
-            alpha = row_scale.to(values.dtype)
-            new = scaled_rows(new, inverse_or_zero(alpha.abs(), alpha.abs().amax(-1, keepdim=True)) * alpha.sign())
-        new = torch.where(dead[:, None, None], weight, gain[:, None, None] * new)
-    after = torch.where(dead, energy, gain.square() * kept)
-    return Projection(new.to(matrix.dtype), energy, kept, after, dead)
+    single = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    found, numbers = transfer_outputs(single, moment, rank, row_scale=row_scale, energy_transfer=energy_transfer)
+    return Projection(found.applied(single).to(matrix.dtype), *numbers)
 
 
 def _components(matrix: Tensor, moment: Tensor, row_scale: Tensor | None) -> tuple[Tensor, Tensor]:

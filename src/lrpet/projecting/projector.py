@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 from lrpet.projecting.descent import Descent
-from lrpet.projecting.in_force import PlanInForce, again_by
+from lrpet.projecting.in_force import PlanInForce, again_by, kept_energies
+from lrpet.projecting.on_data import Outputs
+from lrpet.projecting.outputs import transfer_outputs
 from lrpet.projecting.projection import Energies, Transfer, transfer
 from lrpet.projecting.report import Report
 from lrpet.projecting.sharing import Sharing
@@ -53,6 +55,9 @@ class Projector:
         solver: How leading subspaces are found, see `lrpet.projecting.solvers`: "auto" starts from the last projection's
             where it can; "eigh" and "svd" always start afresh.
         basis_memory: Bytes that the bases kept for "auto" may take; all of them if None. See `basis_bytes`.
+        calibration: Inputs of the network, each as for `lrpet.plan`, without labels. Every projection then looks at the outputs
+            on all of them, and keeps what the outputs of each layer need, (E6) of `lrpet.projecting.outputs`, and not what the
+            weights need. It costs two forward passes of these inputs: a batch is enough. Each process gives its own.
 
     Raises:
         ValueError: the plan is another network's, or an argument is out of range.
@@ -72,6 +77,7 @@ class Projector:
         descent: Descent | None = None,
         solver: Solver = "auto",
         basis_memory: int | None = None,
+        calibration: Collection[Any] | None = None,
     ) -> None:
         if not isinstance(plan, Plan):
             raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")
@@ -81,7 +87,12 @@ class Projector:
             raise ValueError(f"solver={solver!r} must be one of {', '.join(get_args(Solver))}")
         if basis_memory is not None and basis_memory < 0:
             raise ValueError(f"basis_memory={basis_memory!r} must be a number of bytes, or None for no limit")
+        if calibration is not None and (isinstance(calibration, Tensor) or not isinstance(calibration, Collection)):
+            raise ValueError(
+                f"calibration must be a list of inputs; got {type(calibration).__name__}: put batches into a list"
+            )
         self.model = unwrapped(model)
+        self.calibration = calibration
         self.energy_transfer = energy_transfer
         self.rectify = rectify
         self.tail_scale = tail_scale
@@ -144,9 +155,8 @@ class Projector:
     def project(self) -> Report:
         """Project every planned layer now.
 
-        All subspaces are found before any weight is changed, so that an error leaves every weight as it was.
-
-        Modules that were replaced since the last projection are taken as they are now.
+        All subspaces are found before any weight is changed, so that an error leaves every weight as it was. Modules that were
+        replaced since the last projection are taken as they are now.
 
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, if no solver converges, or if
         layers were replaced by others that the plan does not fit.
@@ -155,13 +165,19 @@ class Projector:
         in_force = self._in_force
         in_force.follow()
         in_force.check_agreed()
-        in_force.renew(self._fraction())
+        outputs = None if self.calibration is None else Outputs(self.model, self.calibration, alone=in_force.alone)
+        in_force.renew(self._fraction(), kept_energies if outputs is None else outputs.kept_energies)
+        if outputs is not None:
+            outputs.see(in_force.layers)
         self._warm.keep_only(in_force.ranks)
         sharing = Sharing(in_force.stacks())
         with sharing.agreeing():
             gathered = sharing.gather()
             self._check_finite(gathered)
-            self._warm.solve(gathered)
+            if outputs is None:
+                self._warm.solve(gathered)
+            else:
+                outputs.into(gathered)
         energies = sharing.spread(gathered, self._transfer)
         self._warm.remember(gathered)
         self.last = Report(self.steps, in_force.ranks, energies)
@@ -206,10 +222,11 @@ class Projector:
         copied = copy.deepcopy(unwrapped(model))
         if not self._in_force.settled and self.descent is None:
             return copied
-        options: dict[str, Any] = {"energy_transfer": self.energy_transfer, "rectify": self.rectify}
-        other = Projector(
-            copied, self.plan.settled(), start=0, every=1, tail_scale=self.tail_scale, basis_memory=0, **options
-        )
+        options: dict[str, Any] = {
+            "energy_transfer": self.energy_transfer, "rectify": self.rectify, "tail_scale": self.tail_scale,
+            "calibration": self.calibration,
+        }  # fmt: skip
+        other = Projector(copied, self.plan.settled(), start=0, every=1, basis_memory=0, **options)
         ranks = {**self.plan.ranks, **self._in_force.ranks}
         other._in_force.adopt(self.plan.settled(), fraction=0.0, ranks=ranks, alone=True)
         other.project()
@@ -273,12 +290,10 @@ class Projector:
 
     def _transfer(self, each: Gathered) -> tuple[Transfer, Energies]:
         """Find what becomes of the weights of a stack."""
+        options: dict[str, Any] = {
+            "row_scale": each.row_scale, "energy_transfer": self.energy_transfer, "tail_scale": self.tail_scale
+        }  # fmt: skip
+        if each.moment is not None:
+            return transfer_outputs(each.matrices, each.moment, each.stack.rank, **options)
         assert each.subspace is not None
-        return transfer(
-            each.matrices,
-            each.subspace,
-            row_scale=each.row_scale,
-            energy=each.energy,
-            energy_transfer=self.energy_transfer,
-            tail_scale=self.tail_scale,
-        )
+        return transfer(each.matrices, each.subspace, energy=each.energy, **options)

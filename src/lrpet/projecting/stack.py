@@ -112,12 +112,13 @@ class Gathered:
     """Whether each layer's weight and batch norm are finite, shape (layers,)."""
     subspace: Subspace | None = None
     """The leading subspace, once it is found."""
+    moment: Tensor | None = None
+    """E[y·yᵀ] of the outputs, shape (batch, rows, rows), where these are the metric."""
 
     @property
     def inner(self) -> int:
         """Return the inner size of the product that a projection adds: the rank, or that of the complement."""
-        assert self.subspace is not None
-        return self.subspace.left.shape[-1]
+        return self.stack.rank if self.subspace is None else self.subspace.left.shape[-1]
 
 
 def stacked(work: Iterable[Assigned], ranks: Mapping[str, int]) -> list[Stack]:

@@ -45,6 +45,11 @@ def summed_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def averaged_(tensor: Tensor) -> Tensor:
+    """Overwrite a tensor with its mean over all processes, and return it. All its bytes are sent."""
+    return summed_(tensor.div_(dist.get_world_size()))
+
+
 @contextmanager
 def agreeing(device: torch.device, *, together: bool) -> Iterator[None]:
     """Raise in every process what any of them raises in the block. 8 bytes are sent if none does.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +22,7 @@ from lrpet.train.checkpoints import Progress
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
 from lrpet.train.data.dataset import Dataset
-from lrpet.train.data.options import in_parts
+from lrpet.train.data.options import Batches, in_parts
 from lrpet.train.folder import RunFolder
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
@@ -97,7 +97,7 @@ class _Training:
         self.teacher = load_teacher(config, task.dataset, device) if isinstance(task.dataset, Dataset) else None
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
         self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
-        self.projector = _projector(task, self.accelerator, processes, len(self.batches))
+        self.projector = _projector(task, self.accelerator, processes, self.batches)
         self.state = TrainingState(
             task.network, self.plain_optimizer, self.projector, scaler=self.accelerator.scaler, average=self.average
         )
@@ -228,17 +228,32 @@ class _Training:
         )
 
 
-def _projector(task: Task, accelerator: Accelerator, processes: Processes, steps_per_epoch: int) -> lrpet.Projector:
+def _projector(task: Task, accelerator: Accelerator, processes: Processes, batches: Batches) -> lrpet.Projector:
     config = task.config
     return lrpet.Projector(
         task.network,
         plan_in_training(config, task.network, task, task.plan, accelerator, processes),
-        total_steps=config.epochs * steps_per_epoch,
+        total_steps=config.epochs * len(batches),
         start=config.start,
-        every=config.projection_schedule(steps_per_epoch),
+        every=config.projection_schedule(len(batches)),
         energy_transfer=config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
         descent=descent(config),
         solver=config.solver,
+        calibration=_calibration(task, processes, batches),
     )
+
+
+def _calibration(task: Task, processes: Processes, batches: Batches) -> list[Any] | None:
+    """Return the training inputs that projections look at, this process's part of them, in batches."""
+    count = -(-task.config.calibration // processes.count)
+    if not count or not task.plan.ranks:
+        return None
+    inputs: list[Tensor] = []
+    batches.set_epoch(0)
+    for batch, _ in batches:
+        inputs.append(batch[: count - sum(map(len, inputs))])
+        if sum(map(len, inputs)) == count:
+            break
+    return [task.modality.arguments(each) for each in inputs]

@@ -138,6 +138,9 @@ class Compression:
     energy_transfer: bool = option(True, "hand the energy of pruned singular values to those that are kept")
     rectify: bool = option(True, "fold batch norms into the weights while projecting")
     tail_scale: float = option(0.0, "multiply pruned singular values by this number, in place of 0", ge=0, lt=1)
+    calibration: int = option(
+        0, "training images or windows whose outputs say what projections keep; 0: the weights say it", ge=0
+    )
     solver: Literal["auto", "eigh", "svd"] = option(
         "auto", "how leading subspaces are found: from the last projection's where possible (auto), or afresh"
     )
