@@ -223,7 +223,9 @@ def _memory(networks: Mapping[str, Any], folder: Path) -> dict[str, dict[str, in
         model.save_pretrained(folder / network)
         command = [sys.executable, "-m", "benchmarks.generation_memory", str(folder / network)]
         found[network] = {
-            dtype: int(subprocess.run([*command, dtype], capture_output=True, text=True, check=True).stdout.split()[-1])
+            dtype: int(
+                subprocess.run([*command, dtype], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
+            )
             for dtype in ("float32", "bfloat16")
         }
     return found
@@ -238,12 +240,13 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true", help="write ONNX files and compile, but measure nothing")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    found = {
-        name: measured(name, options.folder, seconds=0.0 if options.prepare else options.seconds)
-        for name in options.sizes
-    }
-    if not options.prepare:
-        write_json(options.out, {**provenance(), "seed": 0, "seconds": options.seconds, "past": PAST, "sizes": found})
+    found: dict[str, Any] = {}
+    for name in options.sizes:
+        found[name] = measured(name, options.folder, seconds=0.0 if options.prepare else options.seconds)
+        if not options.prepare:
+            write_json(
+                options.out, {**provenance(), "seed": 0, "seconds": options.seconds, "past": PAST, "sizes": found}
+            )
 
 
 if __name__ == "__main__":
