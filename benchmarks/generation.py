@@ -4,7 +4,8 @@
 
 Half of the multiply-adds of the linears in attention and MLPs go. A prompt of 256 tokens is read at once; a decoding step
 takes one token of each text, after 256 of which keys and values are there. Dense and compact networks are timed in turns, in
-one race with all runtimes. Weights are random: they do not change the time.
+one race with all runtimes; "optimized" is eager PyTorch with what `lrpet.optimize` returns. Weights are random: they do not
+change the time.
 
 ONNX files are kept in FOLDER, and taken from there if they are there: `--prepare` writes them, and compiles, and measures
 nothing. Memory is the growth of a fresh process that loads what `save_pretrained` wrote, and generates 16 tokens.
@@ -37,6 +38,7 @@ PAST = 256
 #: Runtimes with the dtypes that are timed; ONNX Runtime has no bfloat16 products on processors.
 RUNTIMES = {
     "eager": (torch.float32, torch.bfloat16),
+    "optimized": (torch.float32,),
     "compile": (torch.float32,),
     "onnxruntime": (torch.float32,),
 }
@@ -154,6 +156,8 @@ def passes_of(
                     if not file.exists():
                         export(step, inputs, file)
                     passes[key] = session(file, inputs, runtime)
+                elif runtime == "optimized":
+                    passes[key] = ready(lrpet.optimize(step, inputs), inputs, "eager")
                 else:
                     passes[key] = ready(step, inputs, runtime)  # type: ignore[arg-type]
     return passes
@@ -210,7 +214,7 @@ def measured(name: str, folder: Path, *, seconds: float) -> dict[str, Any]:
             macs = {network: observe(Step(model), inputs).macs for network, model in networks.items()}
             times: dict[Any, list[float]] = raced(passes, seconds=seconds)  # type: ignore[arg-type, assignment]
             rows += rows_of(times, macs["compact"] / macs["dense"], case)
-            print(*(f"{name} {row}" for row in rows[-4:]), sep="\n", flush=True)
+            print(*(f"{name} {row}" for row in rows[-5:]), sep="\n", flush=True)
     params = {network: sum(p.numel() for p in model.parameters()) for network, model in networks.items()}
     found = {"title": size.title, "params": params, "largest_difference": max(errors), "rows": rows}
     return {**found, "memory": _memory(networks, folder / name)} if seconds else found

@@ -7,7 +7,12 @@ from typing import Any
 
 FILE = "generation.json"
 PHASES = {"decode": "decode", "prompt": "prompt of 256"}
-RUNTIMES = {"eager": "eager", "compile": "torch.compile", "onnxruntime": "ONNX Runtime"}
+RUNTIMES = {
+    "eager": "eager",
+    "optimized": "eager, `lrpet.optimize`",
+    "compile": "torch.compile",
+    "onnxruntime": "ONNX Runtime",
+}
 HEAD = (
     "| model | phase | texts | runtime | dtype | dense, tokens/s | compact, tokens/s | time | multiply-adds | realised |",
     "|---|---|---|---|---|---|---|---|---|---|",
