@@ -101,6 +101,10 @@ def test_generation() -> None:
     text, measured = (ROOT / "docs" / "huggingface.md").read_text(encoding="utf-8"), result(generation_report.FILE)
     assert "\n".join(generation_report.speed_table(measured)) in text
     assert "\n".join(generation_report.memory_table(measured)) in text
+    rows = [row for size in measured["sizes"].values() for row in size["rows"]]
+    prompts = [row["realised"] for row in rows if (row["phase"], row["dtype"]) == ("prompt", "float32")]
+    assert min(prompts) > 0.5  # what the page calls most of the cut
+    assert all(size["largest_difference"] < 1e-4 for size in measured["sizes"].values())
 
 
 def test_demo_seeds() -> None:
