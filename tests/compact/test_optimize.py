@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import Small, images, realistic_
+from tiny_transformers import TOKENS, compacted, generated
 from torch import Tensor, nn
 
 import lrpet
@@ -145,6 +146,14 @@ def test_linears_take_inputs_of_any_shape(shape: tuple[int, ...], monkeypatch: p
     for x in (images(*shape), images(*reversed(shape)).permute(*range(len(shape))[::-1])):
         torch.testing.assert_close(*outputs(model, optimized, x=x))
     assert len(called) == (4 if len(shape) > 1 and all(shape) else 0)
+
+
+def test_an_optimised_language_model_generates_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_linear, "CACHED", 0)
+    compact = compacted("llama")
+    optimized = optimize(compact, TOKENS)
+    assert any(isinstance(module, CpuLinear) for module in optimized.modules())
+    assert torch.equal(generated(optimized, "llama"), generated(compact, "llama"))
 
 
 def test_small_products_stay_plain_where_weights_stay_in_caches(monkeypatch: pytest.MonkeyPatch) -> None:
