@@ -36,7 +36,7 @@ from lrpet.train.provenance import provenance
 
 PAST = 256
 #: Runtimes with the dtypes that are timed; ONNX Runtime has no bfloat16 products on processors.
-RUNTIMES = {
+RUNTIMES: dict[Any, tuple[torch.dtype, ...]] = {
     "eager": (torch.float32, torch.bfloat16),
     "optimized": (torch.float32,),
     "compile": (torch.float32,),
@@ -55,7 +55,7 @@ class Size(NamedTuple):
     hidden: int
     tokens: int
 
-    def make(self) -> nn.Module:
+    def make(self) -> Any:
         """Make it, with random weights."""
         config = transformers.LlamaConfig(
             vocab_size=self.tokens,
@@ -70,7 +70,8 @@ class Size(NamedTuple):
             eos_token_id=None,
         )
         torch.manual_seed(0)
-        return transformers.LlamaForCausalLM(config).eval()
+        model: Any = transformers.LlamaForCausalLM(config)
+        return model.eval()
 
 
 SIZES = {
@@ -103,10 +104,10 @@ class Step(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, tokens: Tensor, past: list[Tensor]) -> list[Tensor]:
-        cache = transformers.DynamicCache(config=self.model.config)
+        cache: Any = transformers.DynamicCache(config=self.model.config)
         for layer, keys, values in zip(cache.layers, past[::2], past[1::2], strict=bool(past)):
             layer.lazy_initialization(keys, values)
             layer.keys, layer.values = keys, values
@@ -159,7 +160,7 @@ def passes_of(
                 elif runtime == "optimized":
                     passes[key] = ready(lrpet.optimize(step, inputs), inputs, "eager")
                 else:
-                    passes[key] = ready(step, inputs, runtime)  # type: ignore[arg-type]
+                    passes[key] = ready(step, inputs, runtime)
     return passes
 
 
@@ -212,7 +213,7 @@ def measured(name: str, folder: Path, *, seconds: float) -> dict[str, Any]:
         if seconds:
             inputs = inputs_of(size, case, torch.float32)
             macs = {network: observe(Step(model), inputs).macs for network, model in networks.items()}
-            times: dict[Any, list[float]] = raced(passes, seconds=seconds)  # type: ignore[arg-type, assignment]
+            times: dict[Any, list[float]] = raced(passes, seconds=seconds)  # type: ignore[arg-type]
             rows += rows_of(times, macs["compact"] / macs["dense"], case)
             print(*(f"{name} {row}" for row in rows[-5:]), sep="\n", flush=True)
     params = {network: sum(p.numel() for p in model.parameters()) for network, model in networks.items()}

@@ -47,7 +47,9 @@ class CpuLinear(nn.Linear):
 def use_onednn_(network: nn.Module) -> None:
     """Turn every plain linear on the CPU into one that oneDNN computes."""
     linears = [module for module in network.modules() if CpuLinear.fits(module)]
-    weights = {id(linear.weight): linear.weight.nbytes for linear in linears}
     for linear in linears:
         linear.__class__ = CpuLinear  # wherever the network refers to the module
-        linear.least = FROM_MEMORY if sum(weights.values()) > CACHE else CACHED
+    made = [linear for linear in linears if isinstance(linear, CpuLinear)]
+    size = sum({id(linear.weight): linear.weight.nbytes for linear in made}.values())
+    for linear in made:
+        linear.least = FROM_MEMORY if size > CACHE else CACHED
