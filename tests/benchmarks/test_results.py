@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage_report, language_report, sharding_report, speed_report
+from benchmarks import coverage_report, generation_report, language_report, sharding_report, speed_report
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +95,16 @@ def test_scaling() -> None:
     text, measured = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8"), result("sharding-cpu.json")
     assert "\n".join(sharding_report.measured_table(measured["measured"])) in text
     assert "\n".join(sharding_report.computed_table(measured["computed"])) in text
+
+
+def test_generation() -> None:
+    text, measured = (ROOT / "docs" / "huggingface.md").read_text(encoding="utf-8"), result(generation_report.FILE)
+    assert "\n".join(generation_report.speed_table(measured)) in text
+    assert "\n".join(generation_report.memory_table(measured)) in text
+    rows = [row for size in measured["sizes"].values() for row in size["rows"]]
+    prompts = [row["realised"] for row in rows if (row["phase"], row["dtype"]) == ("prompt", "float32")]
+    assert min(prompts) > 0.5  # what the page calls most of the cut
+    assert all(size["largest_difference"] < 1e-4 for size in measured["sizes"].values())
 
 
 def test_demo_seeds() -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from helpers import Small, images, realistic_
+from tiny_transformers import TOKENS, compacted, generated
 from torch import Tensor, nn
 
 import lrpet
-from lrpet.compact import cpu_convolution
+from lrpet.compact import cpu_convolution, cpu_linear
 from lrpet.compact.cpu_convolution import CpuConv2d
+from lrpet.compact.cpu_linear import CpuLinear
 from lrpet.compact.optimize import optimize
 from lrpet.layers.batch_norm import is_batch_norm
 
@@ -79,10 +81,11 @@ def outputs(*models: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.fixture(params=["plain", "product", "packed"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every way in which a convolution may be computed, small as it is here."""
+    """Every way in which a convolution or a linear may be computed, small as it is here."""
     product, packed = {"plain": (0, 2**60), "product": (2**60, 2**60), "packed": (0, 0)}[request.param]
     monkeypatch.setattr(cpu_convolution, "PRODUCT", product)
     monkeypatch.setattr(cpu_convolution, "PACKED", packed)
+    monkeypatch.setattr(cpu_linear, "CACHED", packed)
     return str(request.param)
 
 
@@ -131,6 +134,40 @@ def test_a_convolution_is_packed_for_its_input_and_its_weight(monkeypatch: pytes
         torch.testing.assert_close(optimize(nn.Sequential(other), x)(x), expected)
 
 
+@pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 6), (0, 6)])
+def test_linears_take_inputs_of_any_shape(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_linear, "CACHED", 0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4, bias=False))
+    optimized = optimize(model, images(1, 6))
+    assert {type(module) for module in optimized.children()} == {CpuLinear}
+    called: list[Any] = []
+    real = torch.ops.mkldnn._linear_pointwise
+
+    def counted(*args: Any) -> Any:
+        called.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
+    for x in (images(*shape), images(*reversed(shape)).permute(*range(len(shape))[::-1])):
+        torch.testing.assert_close(*outputs(model, optimized, x=x))
+    assert len(called) == (4 if len(shape) > 1 and all(shape) else 0)
+
+
+def test_an_optimised_language_model_generates_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_linear, "CACHED", 0)
+    compact = compacted("llama")
+    optimized = optimize(compact, TOKENS)
+    assert any(isinstance(module, CpuLinear) for module in optimized.modules())
+    assert torch.equal(generated(optimized, "llama"), generated(compact, "llama"))
+
+
+def test_small_products_stay_plain_where_weights_stay_in_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    assert {module.least for module in optimize(model, images(1, 64)).children()} == {cpu_linear.CACHED}
+    monkeypatch.setattr(cpu_linear, "CACHE", 4 * 2 * 64 * 64 - 1)
+    assert {module.least for module in optimize(model, images(1, 64)).children()} == {cpu_linear.FROM_MEMORY}
+
+
 def test_layers_that_two_names_refer_to() -> None:
     x = images(4, 3, 8, 8)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
@@ -175,7 +212,7 @@ def test_it_is_plain_to_what_traces_it(way: str, tmp_path: Path) -> None:
         compiled = torch.compile(optimized, backend="eager", fullgraph=True)(x)
         program = torch.export.export(optimized, (x,))
     kinds = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert "aten.conv2d.default" in kinds
+    assert kinds >= {"aten.conv2d.default", "aten.linear.default"}
     assert not [kind for kind in kinds if kind.startswith("mkldnn") or "permute" in kind or "batch_norm" in kind]
     for got in (compiled, program.module()(x)):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)

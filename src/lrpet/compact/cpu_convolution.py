@@ -30,13 +30,13 @@ class CpuConv2d(nn.Conv2d):
             and module.groups == 1
             and module.padding_mode == "zeros"
             and not isinstance(module.padding, str)
-            and _is_plain(module.weight)
+            and is_plain(module.weight)
             and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         )
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of images of shape (batch, channels, height, width)."""
-        if not self._is_alone(input):
+        if input.dim() != 4 or not is_alone(self.weight, input):
             return super().forward(input)
         macs = _pixels(self, input) * self.weight.numel()
         if macs < PRODUCT and _is_product(self) and input.is_contiguous(memory_format=torch.channels_last):
@@ -53,13 +53,6 @@ class CpuConv2d(nn.Conv2d):
         """Return the bytes that a packed weight takes beside the plain one."""
         return self.weight.nbytes if "_kept" in self.__dict__ else 0
 
-    def _is_alone(self, input: Tensor) -> bool:
-        """Whether nothing but the result is wanted of this call: no gradients, no graph, no other type."""
-        watched = torch.compiler.is_compiling() or torch._C._is_tracing() or torch.is_autocast_enabled("cpu")
-        if watched or not (_is_plain(input) and _is_plain(self.weight)) or input.dim() != 4 or not input.numel():
-            return False
-        return not (torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad))
-
     def _packed(self, input: Tensor, geometry: tuple[Any, ...]) -> Tensor:
         """Return the weight as oneDNN wants it for inputs of this size; only the last size's is kept."""
         weight = self.weight
@@ -75,7 +68,16 @@ class CpuConv2d(nn.Conv2d):
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_alone(weight: Tensor, input: Tensor) -> bool:
+    """Whether nothing but the result is wanted of a call: no gradients, no graph, no other type."""
+    watched = torch.compiler.is_compiling() or torch._C._is_tracing() or torch.is_autocast_enabled("cpu")
+    if watched or not (is_plain(input) and is_plain(weight)) or not input.numel():
+        return False
+    return not (torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad))
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether this is an ordinary tensor of float32 in the processor's memory."""
     return type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lrpet.compact.cpu_convolution import CpuConv2d
+from lrpet.compact.cpu_linear import use_onednn_
 from lrpet.compact.folding import fold_batch_norms_
 from lrpet.layers.wrapping import unwrapped
 
@@ -21,7 +22,8 @@ def optimize(model: nn.Module, example_inputs: Any) -> nn.Module:
     - Batch norms become part of the layers before them; in a factor pair, of the second factor.
     - On the CPU, weights of convolutions are kept as NHWC (channels last), which oneDNN computes in. Activations follow.
     - In eager PyTorch on the CPU in float32, weights are packed for oneDNN at the first call, and small 1×1 convolutions run
-      as matrix products. Whatever compiles, traces or exports the copy meets plain convolutions.
+      as matrix products. Linears run in oneDNN, unless they are small. Whatever compiles, traces or exports the copy meets
+      plain layers.
 
     The copy is for inference: none of its parameters requires gradients. `torch.compile`, `torch.export` and `lrpet.export`
     take it. `lrpet.save` does not, because its layers are no longer those of the plan: save the compact network, and
@@ -43,6 +45,7 @@ def optimize(model: nn.Module, example_inputs: Any) -> nn.Module:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
             if CpuConv2d.fits(module):
                 module.__class__ = CpuConv2d  # wherever the network refers to the module
+    use_onednn_(network)
     return network.eval()  # what is left of batch norms is new
 
 

@@ -89,7 +89,7 @@ def resident_growth(
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def _resident(line: str) -> int:
+def resident(line: str) -> int:
     """Return a size of this process in bytes: VmRSS is that of now, VmHWM the largest ever."""
     (size,) = (each.split()[1] for each in _STATUS.read_text().splitlines() if each.startswith(f"{line}:"))
     return 1024 * int(size)
@@ -101,11 +101,11 @@ def _main(file: str, inputs: str, runtime: str, threads: str, precision: Any) ->
     __import__(runtime)
     with np.load(inputs) as loaded:
         arrays = [loaded[name] for name in loaded.files]
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     run = opened(Path(file), arrays, runtime, threads=int(threads), precision=precision)
     for _ in range(3):
         run()
-    print(max(0, _resident("VmHWM") - before))
+    print(max(0, resident("VmHWM") - before))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
         ValueError: no budget, or keep or ranks with another; a budget out of range, or impossible (the message says the
             smallest possible, and what it consists of); a runtime that cannot take the network; an unknown layer, one that
             cannot be factorised, or a rank out of range in `ranks`; an unknown unfolding or allocator; a name pattern that
-            matches no layer.
+            matches no layer; one in `include` that matches nothing which can be factorised.
         ImportError: `runtime` is not installed.
     """
     budget = Budget(keep=keep, macs=macs, params=params, bytes=bytes, latency=latency, ranks=ranks)

@@ -14,6 +14,8 @@ from lrpet.layers.observe import Observed
 Filter = Callable[[nn.Module, str], bool]
 #: A name pattern such as "layer3.*", several patterns, or a function (module, name) -> bool.
 Names = str | Sequence[str] | Filter
+#: A message names this many layers.
+_TOLD = 3
 #: {name pattern: rank (int), fraction of the rank (float below 1), or None to stay dense}.
 Overrides = Mapping[str, "int | float | None"]
 
@@ -75,13 +77,38 @@ def refusals(
     excluded = None if exclude is None else as_filter(exclude, "exclude", names)
     ran = [layer.name for layer in layers if layer.calls and layer.layer is not None]
     last = ran[-1] if ran else None
-    alone: dict[str, str] = {}
-    for layer in layers:
-        if (why := _impossible(layer)) is not None or (
-            why := _unchosen(layer, included, excluded, ranks, last=last)
-        ) is not None:
-            alone[layer.name] = why
-    return alone | _blocked(layers, alone)
+    impossible = {layer.name: why for layer in layers if (why := _impossible(layer)) is not None}
+    if include is not None and not callable(include):
+        _check_possible([include] if isinstance(include, str) else include, layers, impossible)
+    unchosen = {
+        layer.name: why
+        for layer in layers
+        if layer.name not in impossible and (why := _unchosen(layer, included, excluded, ranks, last=last)) is not None
+    }
+    alone = impossible | unchosen
+    return {name: why + _tie(name, layers) for name, why in alone.items()} | _blocked(layers, alone)
+
+
+def _check_possible(include: Sequence[str], layers: Sequence[Observed], impossible: Mapping[str, str]) -> None:
+    """Raise ValueError for a pattern that matches no layer which can be factorised."""
+    reasons = {**impossible, **_blocked(layers, impossible)}
+    for pattern in include:
+        matching = [layer.name for layer in layers if fnmatchcase(layer.name, pattern)]
+        if all(name in reasons for name in matching):
+            told = "; ".join(f"{name} ({reasons[name]})" for name in matching[:_TOLD])
+            more = f"; and {len(matching) - _TOLD} more" if len(matching) > _TOLD else ""
+            raise ValueError(
+                f"include names {pattern!r}, which matches nothing that can be factorised: {told}{more}. "
+                "Name other layers, or leave this pattern out"
+            )
+
+
+def _tie(name: str, layers: Sequence[Observed]) -> str:
+    """Return what is said of an embedding whose weight is a layer's, and counted with that."""
+    (layer,) = (each for each in layers if each.name == name)
+    if layer.layer is not None or layer.params or not layer.shares_weight_with:
+        return ""
+    return f"; its parameters are counted with {layer.shares_weight_with[0] or '(root)'}, which it is tied to"
 
 
 def _impossible(layer: Observed) -> str | None:
