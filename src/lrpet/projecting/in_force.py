@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.sound import check_changeable
 from lrpet.planning.budget import ImpossibleBudgetError
 from lrpet.planning.division import divide
 from lrpet.planning.plan import Plan
@@ -111,10 +112,11 @@ class PlanInForce:
     ) -> None:
         """Let this plan be in force, at these ranks or at those of the moment; `alone` leaves other processes out.
 
-        Raises ValueError, and changes nothing, if it is another network's.
+        Raises ValueError, and changes nothing, if it is another network's, or the weights cannot be changed in place.
         """
         reshard(self.model)
         layers = plan.bind(self.model)
+        check_changeable(layers.values())
         if ranks is None:
             ranks = {name: self._rank(layer, plan.ranks[name], fraction) for name, layer in layers.items()}
         if not self.rectify:

@@ -55,7 +55,7 @@ class Projector:
         basis_memory: Bytes that the bases kept for "auto" may take; all of them if None. See `basis_bytes`.
 
     Raises:
-        ValueError: the plan is another network's, or an argument is out of range.
+        ValueError: the plan is another network's, the weights cannot be changed in place, or an argument is out of range.
     """
 
     def __init__(  # noqa: PLR0913  # keyword arguments as sugar: those of time go into When
@@ -148,8 +148,8 @@ class Projector:
 
         Modules that were replaced since the last projection are taken as they are now.
 
-        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, if no solver converges, or if
-        layers were replaced by others that the plan does not fit.
+        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, if no solver converges, if new
+        weights are beyond the range of float16, or if layers were replaced by others that the plan does not fit.
         """
         begin = time.perf_counter()
         in_force = self._in_force
@@ -267,8 +267,9 @@ class Projector:
         if bad:
             layers = ", ".join(name for name in self._in_force.ranks if name in bad)
             raise ValueError(
-                f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares: nothing was "
-                "projected. Training has diverged: lower the learning rate, or go back to the last checkpoint."
+                f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares, or a negative "
+                "variance: nothing was projected. Training has diverged: lower the learning rate, or go back to the last "
+                "checkpoint."
             )
 
     def _transfer(self, each: Gathered) -> tuple[Transfer, Energies]:
