@@ -20,6 +20,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import lrpet
 from lrpet.compact import files, write
+from lrpet.compact.weights import digest
 from lrpet.models.factory import create
 from lrpet.models.resnet import ResNet
 
@@ -247,7 +248,6 @@ def test_a_folder_that_is_overwritten_while_it_is_read_is_read_again(
 ) -> None:
     old, new = compact_resnet(), compact_resnet(keep=0.5)
     folder = lrpet.save(old, tmp_path / "compact")
-    digest = files.digest
 
     def meanwhile(path: Path) -> str:
         monkeypatch.setattr(files, "digest", digest)

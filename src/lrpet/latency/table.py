@@ -115,18 +115,25 @@ class LatencyTable:
                 raise ValueError(f"format {values['format']!r}; this version reads format {FORMAT}")
             layers = values["layers"]
             return cls(
-                network=float(values["network"]),
-                dense={name: float(layer["dense"]) for name, layer in layers.items()},
+                network=_number(values["network"]),
+                dense={name: _number(layer["dense"]) for name, layer in layers.items()},
                 factorised={
-                    name: {int(rank): float(ms) for rank, ms in layer["ranks"].items()}
+                    name: {int(rank): _number(ms) for rank, ms in layer["ranks"].items()}
                     for name, layer in layers.items()
                 },
                 source=values["source"],
                 shapes={name: str(shape) for name, shape in values.get("shapes", {}).items()},
-                realised=float(values.get("realised", 1.0)),
+                realised=_number(values.get("realised", 1.0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no table of latencies: {error}") from None
+
+
+def _number(value: Any) -> float:
+    """Return a number of a file. Raises ValueError for true and false, which are 1 and 0 to Python."""
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no time")
+    return float(value)
 
 
 def _shapes(shape: Any) -> str:

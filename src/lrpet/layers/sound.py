@@ -19,8 +19,7 @@ _NAMED = 5
 
 def check_layer(layer: MatrixLayer) -> None:
     """Raise ValueError if a layer's weight, or the batch norm that folds into it, is not sound."""
-    if layer.weight.is_meta:
-        raise ValueError(f"the weight of {layer.name!r} is on the meta device: materialise the model first")
+    check_materialised([layer])
     norm = layer.batch_norm
     if not is_finite(layer.weight) or (norm is not None and list(_unsound_tensors(norm))):
         raise ValueError(
@@ -47,11 +46,16 @@ def check_network(model: nn.Module, what: str) -> None:
         )
 
 
-def check_changeable(layers: Iterable[MatrixLayer]) -> None:
-    """Raise ValueError for weights that cannot be changed in place: inference tensors, and those on the meta device."""
+def check_materialised(layers: Iterable[MatrixLayer]) -> None:
+    """Raise ValueError for a weight on the meta device, which holds no numbers yet."""
     for layer in layers:
         if layer.weight.is_meta:
             raise ValueError(f"the weight of {layer.name!r} is on the meta device: materialise the model first")
+
+
+def check_changeable(layers: Iterable[MatrixLayer]) -> None:
+    """Raise ValueError for a weight that can never be changed in place, because it is an inference tensor."""
+    for layer in layers:
         if layer.weight.is_inference():
             raise ValueError(
                 f"the weight of {layer.name!r} was made in torch.inference_mode, and cannot be changed: make or load the "

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from lrpet.layers.matrix import MatrixLayer
-from lrpet.layers.sound import check_changeable
+from lrpet.layers.sound import check_changeable, check_materialised
 from lrpet.planning.budget import ImpossibleBudgetError
 from lrpet.planning.division import divide
 from lrpet.planning.plan import Plan
@@ -64,7 +64,8 @@ class PlanInForce:
         return assigned(list(self.layers.values()), alone=self._alone)
 
     def stacks(self) -> list[Stack]:
-        """Return the layers in stacks."""
+        """Return the layers in stacks. Raises ValueError if a weight is on the meta device."""
+        check_materialised(self.layers.values())
         return stacked(self.work(), self.ranks)
 
     def follow(self) -> None:

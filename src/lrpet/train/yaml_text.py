@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Read one value. Raises YAMLError for an alias, and beyond the depth."""
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(
                 None, None, "aliases (*name) are not read here, and text that begins with an asterisk is quoted", mark

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,12 +66,11 @@ def _fashion_mnist(where: Path, *, download: bool) -> tuple[Arrays, Arrays]:
         if (found := find_idx(place)) is not None:
             return found
     wanted = "train-images-idx3-ubyte.gz and the three files that go with it"
-    found = partial(_raw, "FashionMNIST")
-    return _downloaded("FashionMNIST", where, found, wanted, download=download)
+    return _downloaded("FashionMNIST", where, _find_raw, wanted, download=download)
 
 
-def _raw(kind: str, root: Path) -> tuple[Arrays, Arrays] | None:
-    return find_idx(root / kind / "raw")
+def _find_raw(root: Path) -> tuple[Arrays, Arrays] | None:
+    return find_idx(root / "FashionMNIST" / "raw")
 
 
 def _downloaded(
