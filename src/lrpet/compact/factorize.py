@@ -24,6 +24,8 @@ from lrpet.sharding.work import Assigned, assigned, device_of, held
 
 #: The fraction of a layer's energy from which `factorize` warns that it cuts some off.
 CUT = 0.01
+#: Numbers this far from 1 are computed with in float64.
+FAR = 2.0**60
 
 
 def factorize(model: nn.Module, plan: Plan) -> nn.Module:
@@ -164,13 +166,15 @@ def _near_one(layer: MatrixLayer) -> tuple[Tensor, Tensor | None, float, float]:
     scale, matrices = layer.row_scale(), layer.matrices()
     matrices = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
     unit = magnitude(matrices)
-    if not 2.0**-60 < unit < 2.0**60:
+    if not FAR**-1 < unit < FAR:
         matrices = matrices.double()
     matrices = matrices / unit
     if scale is None:
         return matrices, None, unit, unit
     scale = scale.to(matrices.dtype)
     folded = magnitude(torch.linalg.vector_norm(matrices, dim=-1) * scale)
+    if not FAR**-1 < folded < FAR:
+        matrices, scale = matrices.double(), scale.double()
     return matrices, scale / folded, unit, unit * folded
 
 

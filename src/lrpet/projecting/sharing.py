@@ -65,8 +65,9 @@ class Sharing:
             return found.applied(weights, out=weights).to(stack.layers[0].weight.dtype)
 
         narrow = {stack: projected(stack) for stack in self.stacks if stack.is_narrow}
-        with self.agreeing():
-            _check_range(narrow)
+        if narrow:
+            with self.agreeing():
+                _check_range(narrow)
         for stack in self.stacks:
             new = narrow[stack] if stack in narrow else projected(stack)
             if new is not None:
