@@ -152,6 +152,39 @@ def test_a_value_error_raised_by_lrpet_is_bad_input(capsys: pytest.CaptureFixtur
         assert "looks like a bug" in capsys.readouterr().err
 
 
+def test_a_message_gives_the_terminal_no_orders(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["eval", str(tmp_path / "no\x1b]0;title\x07\u202e")]) == 2
+    said = capsys.readouterr().err
+    assert r"no\x1b]0;title\x07\u202e" in said
+    assert said.rstrip("\n").isprintable()
+
+
+INTERRUPTED = """
+import importlib.abc, os, runpy, signal, sys
+
+loading = sys.argv.pop(1)
+
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == loading:
+            sys.meta_path.remove(self)
+            exec("os.kill(os.getpid(), signal.SIGINT)")  # as the class of a dataclass is made: Python remembers it
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("lrpet", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("loading", ["lrpet.cli", "lrpet.cli.train", "torch"])
+def test_ctrl_c_while_a_command_is_loaded_is_one_message(loading: str, tmp_path: Path) -> None:
+    line = [sys.executable, "-c", INTERRUPTED, loading, "train", "--keep", "0.5", "--output", str(tmp_path / "run")]
+    result = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 130
+    assert result.stderr.startswith("lrpet: interrupted")
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_broken_image_that_a_worker_reads_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path)
     broken = next((tmp_path / "train" / "cat").glob("*.png"))

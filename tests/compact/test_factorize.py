@@ -271,11 +271,11 @@ def test_a_living_projected_network_does_not_warn(model: Convolutional) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize(("tensor", "layer"), [("twice.weight", "twice"), ("norm.weight", "stem")])
-def test_a_diverged_network_is_refused(model: Convolutional, tensor: str, layer: str, bad: float) -> None:
+@pytest.mark.parametrize("tensor", ["twice.weight", "norm.weight"])
+def test_a_diverged_network_is_refused(model: Convolutional, tensor: str, bad: float) -> None:
     plan = lrpet.plan(model, EXAMPLE, keep=0.25)
     model.state_dict()[tensor].flatten()[3] = bad
-    with pytest.raises(ValueError, match=f"NaN or Inf in the weight or batch norm of '{layer}'"):
+    with pytest.raises(ValueError, match=f"NaN or Inf, or a negative variance, in {tensor}"):
         lrpet.factorize(model, plan)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 import lrpet
-from lrpet.compact import files
+from lrpet.compact import files, write
+from lrpet.compact.weights import digest
 from lrpet.models.factory import create
 from lrpet.models.resnet import ResNet
 
@@ -48,10 +49,10 @@ class Tied(nn.Module):
 TOKENS = torch.arange(6).view(2, 3)
 
 
-def compact_resnet() -> nn.Module:
+def compact_resnet(keep: float = 0.25) -> nn.Module:
     torch.manual_seed(0)
     model = realistic_(create("resnet20", num_classes=7), EXAMPLE)
-    plan = lrpet.plan(model, EXAMPLE[:1], keep=0.25)
+    plan = lrpet.plan(model, EXAMPLE[:1], keep=keep)
     lrpet.Projector(model, plan, start=0, every=1).step()
     return lrpet.factorize(model, plan)
 
@@ -154,8 +155,11 @@ def test_metadata(tmp_path: Path) -> None:
     assert lrpet.read_metadata(str(tmp_path / "without")) == {}
     with pytest.raises(FileNotFoundError, match="is no compact model"):
         lrpet.read_metadata(tmp_path / "nowhere")
-    with pytest.raises(TypeError):
-        lrpet.save(compact, tmp_path / "object", metadata={"object": object()})
+    itself: dict[str, Any] = {}
+    itself["itself"] = itself
+    for what in (object(), {1: "one"}, {"a", "b"}, b"", math.nan, torch.ones(2), Path("a"), itself):
+        with pytest.raises(ValueError, match=r"metadata\['mine'\]"):
+            lrpet.save(compact, tmp_path / "bad", metadata={"mine": what})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["with", "without"]
 
 
@@ -229,21 +233,29 @@ def test_an_error_leaves_nothing_behind(
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left")
 
-    replace = os.replace
-
-    def moves_only_what_is_old(source: Any, target: Any) -> None:
-        if Path(target) == folder and Path(source).name != "old":
-            raise OSError("no space left")
-        replace(source, target)
-
     if moment == "writing":
         monkeypatch.setattr(files, "save_model", full)
     else:
-        monkeypatch.setattr(os, "replace", moves_only_what_is_old)
+        monkeypatch.setattr(write, "_put", full)
     with pytest.raises(OSError, match="no space left"):
         lrpet.save(compact_resnet(), folder, overwrite=overwrite)
     assert list(tmp_path.iterdir()) == ([folder] if overwrite else [])
     assert not overwrite or contents(folder) == before
+
+
+def test_a_folder_that_is_overwritten_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = compact_resnet(), compact_resnet(keep=0.5)
+    folder = lrpet.save(old, tmp_path / "compact")
+
+    def meanwhile(path: Path) -> str:
+        monkeypatch.setattr(files, "digest", digest)
+        lrpet.save(new, folder, overwrite=True)
+        return digest(path)
+
+    monkeypatch.setattr(files, "digest", meanwhile)
+    assert_same(lrpet.load(folder), new)
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,9 +325,9 @@ def test_a_damaged_manifest(tmp_path: Path) -> None:
     without = json.loads(text)
     del without["plan"]
     refused: dict[str | bytes, str] = {
-        text[:-30]: "is damaged: not JSON",
-        "": "is damaged: not JSON",
-        b"\xff\xfe\x80": "is damaged: not JSON",
+        text[:-30]: "is damaged: the text is not JSON",
+        "": "is damaged: the text is not JSON",
+        b"\xff\xfe\x80": "is damaged: the text is not JSON",
         "[]": "is damaged: it names no format",
         "{}": "is damaged: it names no format",
         changed(text, format=2): "has format 2, this version of lrpet reads format 1: update lrpet",

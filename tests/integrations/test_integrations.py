@@ -366,6 +366,28 @@ def test_detaching_takes_the_state_away_again() -> None:
     assert "lrpet_projector" not in optimizer.state_dict()
 
 
+def test_a_projector_is_attached_once_and_counts_no_step_twice() -> None:
+    model = network()
+    optimizer, other = (torch.optim.SGD(model.parameters(), lr=0.05) for _ in range(2))
+    projector = planned(model, every=2)
+    attachment = attach(projector, optimizer)
+    assert attach(projector, optimizer) is attachment
+    train(model, optimizer)
+    assert projector.steps == 6
+    with pytest.raises(ValueError, match="attached to another SGD, and would count the steps of both"):
+        attach(projector, other)
+    with pytest.raises(ValueError, match="the optimizer's state holds another projector"):
+        attach(planned(model, every=2), optimizer)
+    attachment.remove()
+    attach(projector, other)
+    train(model, optimizer)
+    assert projector.steps == 6
+    train(model, other)
+    assert projector.steps == 12
+    del optimizer, other  # and whatever attached it
+    attach(projector, torch.optim.SGD(model.parameters(), lr=0.05))
+
+
 def test_lookahead_counts_every_step() -> None:
     model = network()
     optimizer = timm_optim.create_optimizer_v2(  # type: ignore[attr-defined]

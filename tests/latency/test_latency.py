@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,24 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.same(self.twice(self.twice(x))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("bad", ["-0.5", "NaN", "Infinity", "-Infinity", "1e999", "true", '"fast"'])
+def test_a_table_of_impossible_times_is_refused(tmp_path: Path, bad: str) -> None:
+    """Wherever the time stands: of the network, of a layer, at a rank, and of what a network realises."""
+    path = tmp_path / "table.json"
+    TABLE.save(path)
+    text = path.read_text()
+    numbers = list(re.finditer(r"(?<=: )[0-9.]+(?=,?\n)", text))
+    assert len(numbers) > 4
+    for number in numbers:
+        path.write_text(text[: number.start()] + bad + text[number.end() :])
+        if bad != "true" or number.group() != "1":  # which format 1 equals
+            with pytest.raises(ValueError, match="is no table of latencies"):
+                lrpet.LatencyTable.load(path)
+    path.write_text(text.replace('"network":', '"network": 9.0, "network":'))
+    with pytest.raises(ValueError, match="'network' twice"):
+        lrpet.LatencyTable.load(path)
 
 
 @pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime", "openvino"])

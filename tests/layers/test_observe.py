@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -351,3 +353,31 @@ def test_meta_models_are_refused() -> None:
         observe(model, images(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"'0\.running_mean' is on the meta device"):
         observe(nn.Sequential(nn.BatchNorm2d(3, affine=False, device="meta")), images(1, 3, 8, 8))
+
+
+def test_several_threads_plan_one_network() -> None:
+    """Each sees its own pass alone, and the network is left as it was found."""
+
+    class Slow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(*[nn.Linear(8, 8) for _ in range(6)]).train()
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+                time.sleep(0.001)  # another thread goes on
+            return x
+
+    model = Slow()
+
+    def seen(_: int) -> list[Any]:
+        return [(each.name, each.calls, each.shapes, each.used_elsewhere) for each in observe(model, x).layers]
+
+    x = torch.ones(1, 8)
+    alone = seen(0)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(seen, range(16)))
+    assert together == [alone] * 16
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

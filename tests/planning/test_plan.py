@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from helpers import Small, images
 from torch import nn
 
 import lrpet
+from lrpet.compact.card import model_card
 
 EXAMPLE = images(1, 3, 8, 8)
 
@@ -119,3 +122,39 @@ def test_a_plan_for_another_network_is_refused(small: Small, change: str, messag
     assert list(plan.bind(small)) == ["first", "second", "hidden"]
     with pytest.raises(ValueError, match=message):
         plan.bind(other_network(change))
+
+
+def test_a_layer_twice_is_refused(small: Small) -> None:
+    text = lrpet.plan(small, EXAMPLE, keep=0.5).to_json()
+    values = json.loads(text)
+    values["layers"].append(values["layers"][0])
+    for bad in (json.dumps(values), text.replace('"budget":', '"budget": "x", "budget":', 1), "[" * 100_000):
+        with pytest.raises(ValueError, match=r"not a plan: .*('first' 2 times|'budget' twice|nested deeper)"):
+            lrpet.Plan.from_json(bad)
+    values = {**json.loads(text), "timing": {"conditions": "", "dense": 1.0, "predicted": 0.5, "measured": None}}
+    assert lrpet.Plan.from_dict(values).timing is not None
+    for wrong in ({"dense": 0.0}, {"predicted": math.nan}, {"measured": -1.0}, {"dense": math.inf}):
+        with pytest.raises(ValueError, match="not a plan: its timing does not fit"):
+            lrpet.Plan.from_dict({**values, "timing": {**values["timing"], **wrong}})
+
+
+HOSTILE = "a\x1b]0;title\x07\n| **b** | <script>`c`</script>\u202e ```"
+
+
+def test_texts_of_a_file_give_no_orders(small: Small) -> None:
+    """Neither to the terminal that a plan is printed on, nor in the card of what was made by it."""
+    read = lrpet.plan(small, EXAMPLE, keep=0.5)
+    first = dataclasses.replace(read.layers[0], name=HOSTILE, kind=HOSTILE, reason=HOSTILE)
+    forged = lrpet.Plan.from_json(dataclasses.replace(read, layers=(first, *read.layers[1:]), budget=HOSTILE).to_json())
+    assert forged.layers[0].reason == HOSTILE
+    for text in (str(forged), forged.table(80), forged.summary(), repr(forged)):
+        assert text.replace("\n", "").isprintable()
+    assert len(str(forged).splitlines()) == len(str(read).splitlines())
+    card = model_card(forged, name=HOSTILE, usage="x = 1")
+    assert card.replace("\n", "").isprintable()
+    before, usage, after = card.partition("```python\nx = 1\n```\n")
+    assert usage
+    assert not re.search(r"(?<!\\)[|<`*]", before)
+    *_, fence = after.splitlines()
+    assert set(fence) == {"`"}
+    assert after.count(fence) == 2  # the table is longer than nothing that would end it

@@ -348,8 +348,8 @@ def test_a_diverged_network_is_named_and_left_alone(
     projector = lrpet.Projector(model, plan, start=0, every=2)
     projector.step()
     message = (
-        f"NaN or Inf in the weights or batch norm of {layer} at step 2, or in their squares: nothing was projected. "
-        ".*lower the learning"
+        f"NaN or Inf in the weights or batch norm of {layer} at step 2, or in their squares, or a negative "
+        "variance: nothing was projected. .*lower the learning"
     )
     with pytest.raises(ValueError, match=message):
         projector.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from runs import lines, quick, run, weights
 
 import lrpet
-from lrpet.train.config import make_config
+from lrpet.train.config import make_config, read_config
+from lrpet.train.data import sets
 from lrpet.train.run import evaluate
 from lrpet.train.task import Task
 
@@ -103,6 +105,30 @@ def test_a_saved_network_is_scored_with_its_own_normalisation(finished: Path, tm
     lrpet.save(compact, tmp_path / "few", metadata={**metadata, "classes": ["a", "b"]})
     with pytest.raises(ValueError, match=r"digits has classes .* was trained on classes \['a', 'b'\]"):
         evaluate(tmp_path / "few")
+
+
+@pytest.mark.parametrize("data", ["cifar10", "fashion-mnist", "hf:nobody/nothing"])
+def test_scoring_the_run_of_somebody_else_writes_and_downloads_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    def connected(*_: object) -> None:
+        raise AssertionError("something is asked for")
+
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    metadata = lrpet.read_metadata(finished / "compact")
+    lrpet.save(lrpet.load(finished / "compact"), run / "compact", metadata={**metadata, "data": data})
+    config = read_config(finished / "config.yaml").model_dump(mode="json")
+    (run / "config.yaml").write_text(
+        make_config({**config, "data": data, "data_dir": None if ":" in data else tmp_path / "far" / "away"}).to_yaml()
+    )
+    monkeypatch.setattr(sets, "DEBIAN_FASHION_MNIST", tmp_path / "nothing")
+    monkeypatch.setattr(socket.socket, "connect", connected)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileNotFoundError, match=r"set download to fetch it|is no folder of a data set"):
+        evaluate(run)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_was_held_out_is_known_to_a_run_alone(finished: Path) -> None:

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     0: it is done. 1: a bug in lrpet. 2: bad input, which one message explains. 75: a training was told to stop by SIGTERM or
-    SIGUSR1, and wrote a checkpoint. 130: interrupted. 141: nobody reads the output.
+    SIGUSR1, and wrote a checkpoint. 130: interrupted by Ctrl+C. 141: nobody reads the output.
     """
     try:
         options = _parser().parse_args(arguments)

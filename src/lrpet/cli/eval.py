@@ -13,6 +13,7 @@ _OPTIONS = (
     OPTIONS["part"],
     OPTIONS["data"].but(default=None, help=f"{OPTIONS['data'].help} (default: what the network was trained on)"),
     OPTIONS["data_dir"],
+    OPTIONS["download"],
     OPTIONS["device"].but(type=Literal["cpu", "cuda"], default="cpu"),
     OPTIONS["batch_size"].but(default=256, help="images or windows in a batch"),
 )
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     name="eval",
     summary="score a saved compact network",
-    description="Score the compact network of a run, or of a folder that lrpet.save wrote, on the data it was trained for.",
+    description="Score the compact network of a run, or of a folder that lrpet.save wrote, on the data it was trained for. "
+    "Nothing is written, and nothing downloaded without --download.",
     examples="""\
   lrpet eval runs/resnet20-digits-lrpet-0
   lrpet eval runs/resnet20-digits-lrpet-0 --part validation

@@ -20,6 +20,7 @@ _DATA = (
     OPTIONS["part"].but(help="part of the data that each file is checked on"),
     OPTIONS["data"].but(default=None, help=f"{OPTIONS['data'].help} (default: what the network was trained on)"),
     OPTIONS["data_dir"],
+    OPTIONS["download"],
 )
 _OPTIONS = (
     *_DATA,

@@ -6,9 +6,13 @@ import dis
 import os
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+
+from lrpet.planning.text import printable
 
 PACKAGE = Path(__file__).parents[1]
 EXTRAS = (
@@ -16,6 +20,8 @@ EXTRAS = (
     "'lrpet[postgresql]', data: 'lrpet[data]', plots: 'lrpet[plot]', ONNX Runtime: 'lrpet[onnx]', OpenVINO: "
     "'lrpet[openvino]', ExecuTorch: 'lrpet[executorch]')"
 )
+#: Control characters that messages of several lines have; any other is escaped, since names in files may hold it.
+LINES = "\n\t"
 FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
@@ -26,7 +32,8 @@ def reported(command: Callable[[], None], *, debug: bool = False, interrupted: s
     says more.
     """
     try:
-        command()
+        with _warnings_printable():
+            command()
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         return _ended(INTERRUPTED, str(error) or interrupted, debug=debug)
@@ -35,6 +42,17 @@ def reported(command: Callable[[], None], *, debug: bool = False, interrupted: s
             return BROKEN_PIPE
         return _ended(*_judged(error), debug=debug)
     return 0
+
+
+@contextmanager
+def _warnings_printable() -> Iterator[None]:
+    """Escape inside the block what warnings may hold of files."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **kwargs: printable(before(*args, **kwargs), kept=LINES)
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def on_purpose(error: ValueError | ImportError) -> bool:
@@ -73,7 +91,7 @@ def _judged(error: Exception) -> tuple[int, str]:
 def _ended(status: int, message: str, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"lrpet: {message}", file=sys.stderr)
+    print(f"lrpet: {printable(message, kept=LINES)}", file=sys.stderr)
     return status
 
 

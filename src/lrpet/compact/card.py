@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from lrpet.planning.plan import Plan
+from lrpet.planning.text import fenced, markdown, printable
 
 
 def folder_card(model: nn.Module, plan: Plan, source: str | None) -> str:
@@ -14,7 +15,7 @@ def folder_card(model: nn.Module, plan: Plan, source: str | None) -> str:
     if source is not None:
         return model_card(plan, name=source, usage='import lrpet\n\ncompact = lrpet.load("this folder")')
     name = type(model).__name__
-    made = f"model = ...  # a full-size {name}, freshly made"
+    made = f"model = ...  # a full-size {printable(name)}, freshly made"
     return model_card(plan, name=name, usage=f'import lrpet\n\n{made}\ncompact = lrpet.load("this folder", model)')
 
 
@@ -24,8 +25,8 @@ def model_card(
     """Return front matter for hubs, `usage` as code, and the table of the compact model's plan."""
     front = f"---\nlibrary_name: {library}\ntags: [{', '.join(tags)}]\n---"
     return (
-        f"{front}\n\n# {name}, compact\n\n{plan.summary()}\n\n"
-        f"```python\n{usage}\n```\n\n"
+        f"{front}\n\n# {markdown(name)}, compact\n\n{markdown(plan.summary())}\n\n"
+        f"{fenced(usage, 'python')}\n\n"
         "What was decided for every layer; costs are those of the example that the plan was made with.\n\n"
-        f"```\n{plan}\n```\n"
+        f"{fenced(str(plan))}\n"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from lrpet.compact.factorize import factorize
+from lrpet.layers.sound import check_network
 from lrpet.layers.wrapping import leave_forwards_, unwrapped
 from lrpet.planning.planner import plan
 from lrpet.projecting.projector import Projector
@@ -42,14 +45,19 @@ def compress(
             given, since the weights are trained.
 
     Raises:
-        ValueError: as `lrpet.plan` does, or if a weight or its batch norm holds NaN or Inf, or an output on a calibration
-            batch, or if there are no calibration batches, or a layer runs on none of them.
+        ValueError: as `lrpet.plan` does, or if a weight or a batch norm holds NaN or Inf, or a negative variance, or an output on
+            a calibration batch NaN or Inf, or if there are no calibration batches, or a layer runs on none of them.
     """
-    network = copy.deepcopy(unwrapped(model))
+    model = unwrapped(model)
+    check_network(model, "it cannot be compressed")
+    network = copy.deepcopy(model)
     leave_forwards_(network)
     if options.keys() & {"macs", "params", "bytes", "latency"} and options.get("allocate", "auto") == "auto":
         options["allocate"] = "energy"
     decided = plan(network, example_inputs, **options)
+    if not decided.ranks:
+        reasons = Counter(layer.reason for layer in decided.layers)
+        warnings.warn(f"no layer was factorised: {', '.join(reasons) or 'there is none'}", stacklevel=2)
     if calibration is None:
         decided = decided.settled()
     elif not isinstance(calibration, Collection):

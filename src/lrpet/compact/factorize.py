@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from lrpet.compact.structure import assembled, replacements
 from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.sound import check_layer, check_network, magnitude
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
-from lrpet.projecting.matrices import full_precision
-from lrpet.projecting.projection import project
+from lrpet.projecting.matrices import energies, full_precision
+from lrpet.projecting.projection import DEAD_BELOW
+from lrpet.projecting.solvers import leading
 from lrpet.sharding.exchange import agreeing, broadcast_
 from lrpet.sharding.placement import Placement, Sharded, reshard
 from lrpet.sharding.plain import gathered, is_sharded
@@ -22,6 +24,8 @@ from lrpet.sharding.work import Assigned, assigned, device_of, held
 
 #: The fraction of a layer's energy from which `factorize` warns that it cuts some off.
 CUT = 0.01
+#: Numbers this far from 1 are computed with in float64.
+FAR = 2.0**60
 
 
 def factorize(model: nn.Module, plan: Plan) -> nn.Module:
@@ -40,8 +44,8 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     What a weight still has beyond rank r is cut off, so project first: a warning says what is cut, from 1 % of a layer's
     energy on. A dead layer (largest singular value below 1e-4) is factorised like any other, and named by a warning.
 
-    Raises ValueError if the plan is another network's, a weight or its batch norm holds NaN or Inf, or a sharded weight is
-    split otherwise than by rows.
+    Raises ValueError if the plan is another network's, a weight or a batch norm holds NaN or Inf or a negative variance, or
+    a sharded weight is split otherwise than by rows.
     """
     return factorized(model, plan)
 
@@ -52,6 +56,8 @@ def factorized(model: nn.Module, plan: Plan, *, together: bool = False) -> nn.Mo
         raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")
     model = unwrapped(model)
     reshard(model)
+    if not together and not is_sharded(model):
+        check_network(model, "it cannot be factorised")
     splits = _splits(plan.bind(model), plan.ranks, Placement if together else Sharded)
     if is_sharded(model):
         model = gathered(model, without=[layer.weight for layer in plan.bind(model).values()])
@@ -134,18 +140,42 @@ def _sent(split: _Split | None, work: Assigned, rank: int) -> _Split:
 
 @torch.no_grad()
 def _split(layer: MatrixLayer, rank: int) -> _Split:
-    scale = layer.row_scale()
-    if not (layer.weight.isfinite().all() and (scale is None or scale.isfinite().all())):
-        raise ValueError(f"NaN or Inf in the weight or batch norm of {layer.name!r}: nothing can be factorised from it")
-    matrices = layer.matrices()
-    matrices = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
-    truncated = project(matrices, rank, row_scale=scale, energy_transfer=False)
-    energy = float(truncated.energy.sum())
-    cut = max(0.0, 1 - float(truncated.kept.sum()) / energy) if energy > 0 else 0.0
+    check_layer(layer)
+    matrices, scale, unit, folded_unit = _near_one(layer)
+    with full_precision(matrices.device):
+        energies_before = energies(matrices, scale)  # E of (E1), (E5)
+        subspace = leading(matrices, rank, row_scale=scale, energy=energies_before)
+        kept = subspace.kept_energy(subspace.coordinates(matrices), energies_before, scale)
+        dead = subspace.largest.double() * folded_unit < DEAD_BELOW
+        truncated = torch.where(dead[:, None, None], matrices, subspace.project(matrices))  # (E2)
+    energy = float(energies_before.sum())
+    cut = max(0.0, 1 - float(kept.sum()) / energy) if energy > 0 else 0.0
     # Both factors take √Σ, so that neither is much larger than the other.
-    left, singular_values, right = _svd(truncated.matrix, rank)
-    root = singular_values[:, :rank].sqrt()
-    return _Split(left[..., :rank] * root[:, None], root[..., None] * right[:, :rank], cut, bool(truncated.dead.all()))
+    left, singular_values, right = _svd(truncated, rank)
+    root = singular_values[:, :rank].sqrt() * unit**0.5
+    single = torch.promote_types(layer.weight.dtype, torch.float32)
+    factors = (left[..., :rank] * root[:, None]).to(single), (root[..., None] * right[:, :rank]).to(single)
+    return _Split(*factors, cut, bool(dead.all()))
+
+
+def _near_one(layer: MatrixLayer) -> tuple[Tensor, Tensor | None, float, float]:
+    """Return W and α with the largest entries near 1, so that no square is too large or too small.
+
+    Two numbers follow: what W is to be multiplied by, and what diag(α)·W is. The division by a power of four is exact.
+    """
+    scale, matrices = layer.row_scale(), layer.matrices()
+    matrices = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
+    unit = magnitude(matrices)
+    if not FAR**-1 < unit < FAR:
+        matrices = matrices.double()
+    matrices = matrices / unit
+    if scale is None:
+        return matrices, None, unit, unit
+    scale = scale.to(matrices.dtype)
+    folded = magnitude(torch.linalg.vector_norm(matrices, dim=-1) * scale)
+    if not FAR**-1 < folded < FAR:
+        matrices, scale = matrices.double(), scale.double()
+    return matrices, scale / folded, unit, unit * folded
 
 
 def _svd(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:

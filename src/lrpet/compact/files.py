@@ -25,11 +25,14 @@ from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lrpet.compact.card import folder_card
+from lrpet.compact.steady import read_steady
 from lrpet.compact.structure import skeleton
 from lrpet.compact.weights import check_header, digest, load_weights, match_dtypes
 from lrpet.compact.write import written_folder
 from lrpet.layers.factors import FactorPair
+from lrpet.layers.sound import check_network
 from lrpet.layers.wrapping import unwrapped
+from lrpet.planning.plain import check_plain, read_json
 from lrpet.planning.plan import Plan
 
 FORMAT = 1
@@ -50,7 +53,8 @@ def save(
 
     Raises:
         ValueError: `model` is not a compact model, or is what `lrpet.optimize` made of one, or holds tensors that have no plain
-            storage, such as quantised ones.
+            storage, such as quantised ones; a weight or a batch norm holds NaN or Inf, or a negative variance; or `metadata`
+            is not what JSON can hold. Nothing is written then.
         FileExistsError: `folder` exists, and `overwrite` is not set or it is something else than a compact model. Nothing is
             lost then: the network is written beside it, to the first free name such as "compact-2".
     """
@@ -62,6 +66,8 @@ def save(
         )
     check_structure(model, plan)
     _check_plain(model)
+    check_network(model, "a network that cannot be used is not saved")
+    check_plain({} if metadata is None else metadata, "metadata")
     folder = Path(folder)
     known = (folder / MANIFEST).is_file()
     if not folder.exists() or (overwrite and known):
@@ -142,6 +148,10 @@ def load(
     folder = Path(folder)
     if not (folder / MANIFEST).exists() and (folder / "compact" / MANIFEST).is_file():
         folder /= "compact"
+    return read_steady(folder / MANIFEST, lambda: _loaded(folder, model, device))
+
+
+def _loaded(folder: Path, model: nn.Module | None, device: str | torch.device) -> nn.Module:
     manifest = read_manifest(folder)
     plan = Plan.from_dict(manifest["plan"])
     _check_digest(folder / WEIGHTS, manifest.get("sha256") or {})  # lrpet 0.1 wrote none
@@ -201,9 +211,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
         raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it{hint}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: not JSON ({error})") from None
+        manifest = read_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise ValueError(f"{path} is damaged: it names no format")
     if manifest["format"] != FORMAT:

@@ -11,6 +11,7 @@ from torch import nn
 from lrpet.compact.cpu_convolution import CpuConv2d
 from lrpet.compact.cpu_linear import use_onednn_
 from lrpet.compact.folding import fold_batch_norms_
+from lrpet.layers.sound import check_network
 from lrpet.layers.wrapping import unwrapped
 
 
@@ -36,8 +37,12 @@ def optimize(model: nn.Module, example_inputs: Any) -> nn.Module:
 
     Returns:
         The copy. Its `lrpet_folded` has the names of the batch norms that are gone.
+
+    Raises ValueError if a weight or a batch norm holds NaN or Inf, or a negative variance.
     """
-    network = copy.deepcopy(unwrapped(model)).eval().requires_grad_(False)
+    model = unwrapped(model)
+    check_network(model, "it cannot be optimised")
+    network = copy.deepcopy(model).eval().requires_grad_(False)
     gone = fold_batch_norms_(network, example_inputs)
     network.lrpet_folded = (*getattr(network, "lrpet_folded", ()), *gone)  # type: ignore[assignment]
     for module in network.modules():

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +12,11 @@ from typing import Any
 
 import torch
 
+from lrpet.compact.write import beside, synced
 from lrpet.exporting.drawing import Input
 from lrpet.exporting.format import Run
 from lrpet.exporting.formats import FORMATS
+from lrpet.planning.plain import read_json
 
 VERSION = 1
 
@@ -101,7 +100,7 @@ def read(path: str | os.PathLike[str]) -> Artefact:
             f"{source} is missing: only files that lrpet.export wrote, with their manifests, are known"
         )
     try:
-        manifest = json.loads(source.read_text(encoding="utf-8"))
+        manifest = read_json(source.read_bytes())
         if manifest["version"] != VERSION:
             raise ValueError(f"it has version {manifest['version']!r}, this version of lrpet reads {VERSION}")
         artefact = Artefact(path, manifest)
@@ -132,17 +131,17 @@ def written_beside(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     _check_free([path, manifest_of(path)], overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with beside(path) as folder:
         yield folder / path.name
         manifest = manifest_of(path)
         files = sorted(folder.iterdir(), key=lambda file: file.name == manifest.name)
         _check_free([path.with_name(file.name) for file in files], overwrite=overwrite)
+        for file in files:
+            synced(file)
         manifest.unlink(missing_ok=True)
         for file in files:
             os.replace(file, path.with_name(file.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        synced(path.parent)
 
 
 def _check_free(paths: list[Path], *, overwrite: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,18 +12,29 @@ from torch.optim import Optimizer
 from lrpet.projecting.projector import Projector
 
 KEY = "lrpet_projector"
+_ATTACHED: weakref.WeakKeyDictionary[Projector, weakref.ref[Attachment]] = weakref.WeakKeyDictionary()
+#: Optimizers whose state holds a projector's.
+_KEEPING: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 
 
 class Attachment:
     """A projector attached to an optimizer; `remove()` detaches it."""
 
-    def __init__(self, removers: list[Callable[[], None]]) -> None:
-        self._removers = removers
+    def __init__(self, projector: Projector, optimizer: Any) -> None:
+        self.projector = projector
+        self.optimizer = weakref.ref(optimizer)
+        self.removers = [_after_step(optimizer, self._stepped)]
+        _ATTACHED[projector] = weakref.ref(self)  # the optimizer's hook keeps it
 
     def remove(self) -> None:
         """Detach the projector; a second call does nothing."""
-        while self._removers:
-            self._removers.pop()()
+        if self.removers:
+            _ATTACHED.pop(self.projector, None)
+        while self.removers:
+            self.removers.pop()()
+
+    def _stepped(self) -> None:
+        self.projector.step()
 
 
 def attach(projector: Projector, optimizer: Optimizer, *, keep_state: bool = True) -> Attachment:
@@ -39,20 +51,43 @@ def attach(projector: Projector, optimizer: Optimizer, *, keep_state: bool = Tru
         optimizer: Any optimizer, or a wrapper that holds one as `.optimizer`.
         keep_state: Whether the optimizer's state holds the projector's; False where a checkpoint holds it elsewhere.
 
+    A second call with one projector and one optimizer changes nothing, and returns what the first one did.
+
+    Raises ValueError if the projector is attached to another optimizer, or the optimizer's state holds another projector.
     Warns if the optimizer has taken steps, or loads a state of a training, that the projector knows nothing of.
     """
     inner: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper calls the one inside
     holder = getattr(inner, "_base_optimizer", inner)  # timm's Lookahead keeps its state in the one it wraps
+    if (before := _attached(projector, inner)) is not None:
+        return before
+    if keep_state and holder in _KEEPING:
+        raise ValueError(
+            "the optimizer's state holds another projector: call remove() on what attach returned for that one, or give "
+            "keep_state=False and keep this one's state_dict elsewhere"
+        )
     if keep_state and holder.state and not projector.steps:
         warnings.warn(
             "the optimizer has taken steps already, and the projector counts from 0: attach it before the optimizer's state is "
             "loaded, or set projector.steps",
             stacklevel=2,
         )
-    removers = [_after_step(inner, projector.step)]
+    attachment = Attachment(projector, inner)
     if keep_state:
-        removers += _with_state(holder, projector)
-    return Attachment(removers)
+        attachment.removers += _with_state(holder, projector)
+    return attachment
+
+
+def _attached(projector: Projector, optimizer: Any) -> Attachment | None:
+    """Return how the projector is attached to the optimizer; None if it is attached to none."""
+    reference = _ATTACHED.get(projector)
+    attachment = None if reference is None else reference()
+    other = None if attachment is None else attachment.optimizer()
+    if other is not None and other is not optimizer:
+        raise ValueError(
+            f"this projector is attached to another {type(other).__name__}, and would count the steps of both: call remove() "
+            "on what attach returned, or make a projector of its own"
+        )
+    return None if other is None else attachment
 
 
 def _after_step(optimizer: Any, call: Callable[[], Any]) -> Callable[[], None]:
@@ -90,9 +125,12 @@ def _with_state(optimizer: Optimizer, projector: Projector) -> list[Callable[[],
             )
         return rest
 
+    _KEEPING.add(optimizer)
+    kept = weakref.ref(optimizer)
     return [
         optimizer.register_state_dict_post_hook(save).remove,
         optimizer.register_load_state_dict_pre_hook(load).remove,
+        lambda: _KEEPING.discard(kept()),  # type: ignore[arg-type]  # None is in no set
     ]
 
 

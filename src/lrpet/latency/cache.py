@@ -17,7 +17,8 @@ from lrpet.compact.write import written
 from lrpet.latency.machine import machine
 from lrpet.latency.table import LatencyTable
 from lrpet.layers.inputs import Inputs
-from lrpet.planning.times import Runtime
+from lrpet.planning.plain import read_json
+from lrpet.planning.times import Runtime, milliseconds
 
 
 def folder() -> Path:
@@ -46,8 +47,8 @@ class Entry:
         entry = cls(folder() / "latency" / f"{_key(model, inputs, runtime)}.json")
         try:
             entry.table = LatencyTable.load(entry.path)
-            whole = json.loads(entry._beside.read_text(encoding="utf-8"))
-            entry.whole = {str(ranks): float(ratio) for ranks, ratio in whole.items()}
+            whole = read_json(entry._beside.read_bytes())
+            entry.whole = {str(ranks): milliseconds(ratio, "a network") for ranks, ratio in whole.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             pass
         return entry

@@ -12,6 +12,8 @@ from typing import Any
 from lrpet.compact.write import written
 from lrpet.latency.columns import aligned
 from lrpet.latency.rows import Cost, LayerRow, Row
+from lrpet.planning.plain import read_json
+from lrpet.planning.text import printable
 
 FORMAT = 1
 #: Quartiles further apart than this fraction of the median are a sign of other work on the machine.
@@ -53,7 +55,7 @@ class Bench:
             parts += ["", *_layer_lines(self.layers), "", _LAYERS_NOTE]
         if said := [*self.verdicts(), *self.doubts()]:
             parts += ["", *said]
-        return "\n".join(parts)
+        return printable("\n".join(parts), kept="\n")
 
     def verdicts(self) -> list[str]:
         """Return a sentence for every network that is not faster than the first one, on a runtime at a batch size."""
@@ -107,7 +109,7 @@ class Bench:
         """Read what `save` wrote. Raises FileNotFoundError, or ValueError if the file is something else."""
         path = Path(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path.read_bytes())
             if values["format"] != FORMAT:
                 raise ValueError(f"format {values['format']!r}; this version reads format {FORMAT}")
             rows = [

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lrpet.compact.write import written
+from lrpet.planning.plain import read_json
+from lrpet.planning.text import printable
+from lrpet.planning.times import milliseconds
 
 FORMAT = 1
 
@@ -32,8 +35,23 @@ class LatencyTable:
     realised: float = 1.0
     """The part of the time saved in layers that a whole network saves; 1 where that was not measured."""
 
+    def __post_init__(self) -> None:
+        """Check the numbers. Raises ValueError that names a layer whose times are not finite, or negative, or not there."""
+        milliseconds(self.network, "the network", sign="above 0")
+        if not 0 <= self.realised < float("inf"):
+            raise ValueError(f"realised={self.realised!r} must be a finite fraction, 0 or above")
+        if self.dense.keys() != self.factorised.keys():
+            raise ValueError("dense and factorised must have the times of one set of layers")
+        for name, dense in self.dense.items():
+            milliseconds(dense, f"{name!r}, dense,")
+            for rank, time in self.factorised[name].items():
+                milliseconds(time, f"{name!r} at rank {rank}")
+            if not self.factorised[name] or min(self.factorised[name]) < 1:
+                raise ValueError(f"{name!r} must have a time at one rank or more, which count from 1")
+
     def __repr__(self) -> str:
-        return f"LatencyTable({len(self.dense)} layers, {self.network:.3g} ms, {self.source.get('runtime', 'unknown runtime')})"
+        runtime = printable(str(self.source.get("runtime", "unknown runtime")))
+        return f"LatencyTable({len(self.dense)} layers, {self.network:.3g} ms, {runtime})"
 
     @property
     def conditions(self) -> str:
@@ -41,7 +59,7 @@ class LatencyTable:
         where = self.source
         threads = f"{where['threads']} threads" if "threads" in where else ""
         parts = (where.get("runtime"), where.get("device"), _shapes(where.get("input", [])), threads)
-        return ", ".join(str(part) for part in parts if part) or "conditions unknown"
+        return printable(", ".join(str(part) for part in parts if part)) or "conditions unknown"
 
     def mismatch(self, name: str, shape: str) -> str | None:
         """Say how a layer differs from the one that was measured; None if it does not, or if the table does not know."""
@@ -92,23 +110,30 @@ class LatencyTable:
         """Read what `save` wrote. Raises FileNotFoundError, or ValueError if the file is no such table."""
         path = Path(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path.read_bytes())
             if values["format"] != FORMAT:
                 raise ValueError(f"format {values['format']!r}; this version reads format {FORMAT}")
             layers = values["layers"]
             return cls(
-                network=float(values["network"]),
-                dense={name: float(layer["dense"]) for name, layer in layers.items()},
+                network=_number(values["network"]),
+                dense={name: _number(layer["dense"]) for name, layer in layers.items()},
                 factorised={
-                    name: {int(rank): float(ms) for rank, ms in layer["ranks"].items()}
+                    name: {int(rank): _number(ms) for rank, ms in layer["ranks"].items()}
                     for name, layer in layers.items()
                 },
                 source=values["source"],
                 shapes={name: str(shape) for name, shape in values.get("shapes", {}).items()},
-                realised=float(values.get("realised", 1.0)),
+                realised=_number(values.get("realised", 1.0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no table of latencies: {error}") from None
+
+
+def _number(value: Any) -> float:
+    """Return a number of a file. Raises ValueError for true and false, which are 1 and 0 to Python."""
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no time")
+    return float(value)
 
 
 def _shapes(shape: Any) -> str:

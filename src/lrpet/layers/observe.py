@@ -24,7 +24,7 @@ from lrpet.layers.convolution import is_convolution
 from lrpet.layers.inputs import Inputs
 from lrpet.layers.kinds import layer_of, layers_of
 from lrpet.layers.matrix import Call, MatrixLayer, Unfolding
-from lrpet.layers.watching import Products, WeightUses, left_as_found
+from lrpet.layers.watching import ONE_AT_A_TIME, Products, WeightUses, left_as_found
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
 
@@ -92,16 +92,21 @@ def observe(model: nn.Module, example_inputs: Any) -> Observation:
     the only argument. Costs are those of this one call: give a batch of one for the cost of one example. Layers that did
     not run come last. The model is left as it was found: mode of every module, buffers, hooks, torch's random state.
 
-    Raises ValueError for lazy (uninitialised) or meta parameters and buffers.
+    One network is observed at a time, so that several threads may plan.
+
+    Raises ValueError for lazy (uninitialised) or meta parameters and buffers, and for meta inputs.
     """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(f"{name!r} is lazy and has no shape yet: run the model once before planning")
         if tensor.is_meta:
             raise ValueError(f"{name!r} is on the meta device: materialise the model before planning")
+    inputs = Inputs.of(example_inputs)
+    if any(tensor.is_meta for tensor in inputs.tensors):
+        raise ValueError("example_inputs are on the meta device, where nothing is computed: give real ones")
     watch = _Watch(model)
-    with left_as_found(model), watch.hooked(), Products() as products:
-        Inputs.of(example_inputs).run(model)
+    with ONE_AT_A_TIME, left_as_found(model), watch.hooked(), Products() as products:
+        inputs.run(model)
         layers = watch.layers()
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return Observation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lrpet.layers.mode import evaluating
+
+#: Held by whoever puts hooks, modes or gradients on a network for a while, which no other thread may meet.
+ONE_AT_A_TIME = threading.RLock()
 
 
 class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]

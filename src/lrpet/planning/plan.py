@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -14,8 +15,10 @@ from lrpet.layers.kinds import layer_of, layers_of, refusal_of
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.layer_plan import LayerPlan
+from lrpet.planning.plain import read_json
 from lrpet.planning.request import Request
 from lrpet.planning.table import change, rendered
+from lrpet.planning.text import printable
 from lrpet.planning.times import Timing
 
 FORMAT = 2
@@ -121,9 +124,9 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Read what `to_json` wrote. Raises ValueError if `text` is not such a plan."""
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not a plan: the text is not JSON ({error})") from None
+            data = read_json(text)
+        except ValueError as error:
+            raise ValueError(f"not a plan: {error}") from None
         return cls.from_dict(data)
 
     @classmethod
@@ -137,8 +140,12 @@ class Plan:
         if not isinstance(data["layers"], list):
             raise ValueError("not a plan: layers must be a list")
         request, timing = data.get("request"), data.get("timing")
+        layers = tuple(LayerPlan.from_dict(entry) for entry in data["layers"])
+        names = Counter(layer.name for layer in layers)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"not a plan: it has the layer {twice[0]!r} {names[twice[0]]} times")
         return cls(
-            layers=tuple(LayerPlan.from_dict(entry) for entry in data["layers"]),
+            layers=layers,
             budget=str(data["budget"]),
             totals=_read_totals(data.get("totals", {})),
             request=None if request is None else Request.from_dict(request),
@@ -172,7 +179,9 @@ class Plan:
             )
         if self.timing is not None:
             parts.append(str(self.timing))
-        return f"{self.budget}: {len(self.ranks)} of {len(self.layers)} layers factorised; {'; '.join(parts)}"
+        return printable(
+            f"{self.budget}: {len(self.ranks)} of {len(self.layers)} layers factorised; {'; '.join(parts)}"
+        )
 
 
 def _bound(

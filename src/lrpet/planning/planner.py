@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lrpet.layers.matrix import MatrixShape, Unfolding
 from lrpet.layers.observe import Observation, Observed, observe
+from lrpet.layers.watching import ONE_AT_A_TIME
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.budget import Budget
 from lrpet.planning.costs import nearest_rank, uniform_rank
@@ -148,7 +149,8 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
         return decided(latency_table)
     from lrpet.latency.timed import timed  # it measures, which no other plan needs
 
-    return timed(model, example_inputs, runtime, decided, budget=latency)
+    with ONE_AT_A_TIME:
+        return timed(model, example_inputs, runtime, decided, budget=latency)
 
 
 def _check_together(budget: Budget, limits: Limits, allocate: str | Mapping[str, Any], *, chosen: bool) -> None:

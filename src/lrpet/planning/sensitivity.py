@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lrpet.layers import evaluating
+from lrpet.layers.sound import check_layer
+from lrpet.layers.watching import ONE_AT_A_TIME
 from lrpet.layers.wrapping import unwrapped
 from lrpet.planning.plan import Plan
 
@@ -49,12 +51,14 @@ def sensitivity(
         batches: Some training data, a hundred batches or so.
         loss: `(model, batch) -> loss`, a scalar tensor.
 
-    Raises ValueError without batches, if the plan is another network's, or if the loss or a gradient is not finite.
+    Raises ValueError without batches, if the plan is another network's, or if a weight, the loss or a gradient is not finite.
     """
     model = unwrapped(model)
     layers = plan.bind(model)
     if computed := [name for name, layer in layers.items() if layer.computed]:
         raise ValueError(f"the weights of {', '.join(computed)} are standardised, which sensitivity cannot see through")
+    for layer in layers.values():
+        check_layer(layer)
     weights = [layer.weight for layer in layers.values()]
     directions, images, worths = {}, {}, {}
     for name, layer in layers.items():
@@ -63,7 +67,7 @@ def sensitivity(
         images[name] = matrices @ directions[name]
         worths[name] = matrices.new_zeros(directions[name].shape[-1])
     count = 0
-    with evaluating(model), _requiring_gradients(weights):
+    with ONE_AT_A_TIME, evaluating(model), _requiring_gradients(weights):
         for count, batch in enumerate(batches, start=1):
             for (name, layer), gradient in zip(
                 layers.items(), _gradients(model, batch, loss, weights, count), strict=True

@@ -6,19 +6,23 @@ import torch
 from torch import Tensor
 
 from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.sound import check_layer, magnitude
 
 
-def energies(layer: MatrixLayer) -> Tensor:
+def energies(layer: MatrixLayer, *, relative: bool = False) -> Tensor:
     """Return the squared singular values of the weight with its batch norm folded in, shape (groups, full rank).
 
-    They are float64 and descend. Raises ValueError if the weight or the batch norm holds NaN or Inf.
+    With `relative`, all are divided by one number that the entries alone decide, so that no square is too large or too small.
+    They are float64 and descend. Raises ValueError if the weight or the batch norm holds NaN or Inf, or a negative variance.
     """
+    check_layer(layer)
     matrices = layer.folded(torch.float64)
+    if relative:
+        matrices = matrices / magnitude(matrices)
     gram = matrices @ matrices.mT if matrices.shape[1] <= matrices.shape[2] else matrices.mT @ matrices
     if not bool(gram.isfinite().all()):
         raise ValueError(
-            f"NaN or Inf in the weight or batch norm of {layer.name!r}, or in their squares, so that it has no energy: "
-            "if it was being trained, training has diverged"
+            f"the weight of {layer.name!r} is so large that its squares are not finite in float64: it has no energy"
         )
     values: Tensor = torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0)
     return values
@@ -26,6 +30,6 @@ def energies(layer: MatrixLayer) -> Tensor:
 
 def kept_energy(layer: MatrixLayer) -> list[float]:
     """Return the fraction of the energy, over all groups, that is kept at each rank from 1 up."""
-    values = energies(layer).sum(0)
+    values = energies(layer, relative=True).sum(0)
     total = values.sum()
     return (values.cumsum(0) / total.clamp_min(torch.finfo(total.dtype).tiny)).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrpet.planning.layer_plan import LayerPlan
+from lrpet.planning.text import printable
 
 _HEAD = ("layer", "kind", "matrix", "rank", "MACs", "→", "params", "→", "batch norm", "decision")
 _LEFT = {0, 1, 8, 9}
@@ -45,7 +46,8 @@ def _row(layer: LayerPlan, all_macs: int, all_params: int) -> tuple[str, ...]:
     rank = "dense" if layer.rank is None else str(layer.rank)
     share = "" if layer.rank is not None else _share(layer, all_macs, all_params)
     costs = (f"{n:,}" for n in (layer.macs_dense, layer.macs, layer.params_dense, layer.params))
-    return (layer.name or "(root)", layer.kind, matrix, rank, *costs, layer.batch_norm or "", layer.reason + share)
+    row = (layer.name or "(root)", layer.kind, matrix, rank, *costs, layer.batch_norm or "", layer.reason + share)
+    return tuple(map(printable, row))
 
 
 def _share(layer: LayerPlan, all_macs: int, all_params: int) -> str:

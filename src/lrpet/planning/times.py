@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -61,12 +62,23 @@ class Timing:
             measured = data["measured"]
             return cls(
                 conditions=str(data["conditions"]),
-                dense=float(data["dense"]),
-                predicted=float(data["predicted"]),
-                measured=None if measured is None else float(measured),
+                dense=milliseconds(data["dense"], "dense", sign="above 0"),
+                predicted=milliseconds(data["predicted"], "predicted", sign="any"),
+                measured=None if measured is None else milliseconds(measured, "measured"),
             )
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"not a plan: its timing does not fit ({error})") from None
+
+
+def milliseconds(value: Any, name: str, *, sign: Literal["not negative", "above 0", "any"] = "not negative") -> float:
+    """Return a time as a float. Raises ValueError if it is no finite number, or of another sign."""
+    time = float(value)
+    wrong = {"not negative": time < 0, "above 0": time <= 0, "any": False}[sign]
+    if isinstance(value, bool) or not math.isfinite(time) or wrong:
+        raise ValueError(
+            f"{name} takes {value!r} ms, but a time must be finite{'' if sign == 'any' else f' and {sign}'}"
+        )
+    return time
 
 
 def predicted(times: Times, layers: Iterable[LayerPlan]) -> Timing:

@@ -69,7 +69,7 @@ def _best(layer: Observed, model: nn.Module, fraction: float, *, of_rank: bool) 
         norm = None if layer.batch_norm is None else model.get_submodule(layer.batch_norm)
         bound = layer_of(layer.module, layer.name, unfolding=unfolding, batch_norm=norm)
         assert bound is not None
-        kept[unfolding] = float(energies(bound)[:, :rank].sum())
+        kept[unfolding] = float(energies(bound, relative=True)[:, :rank].sum())
     return max(kept, key=kept.__getitem__)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.sound import check_changeable, check_materialised
 from lrpet.planning.budget import ImpossibleBudgetError
 from lrpet.planning.division import Numbers, divide
 from lrpet.planning.plan import Plan
@@ -68,7 +69,8 @@ class PlanInForce:
         return assigned(list(self.layers.values()), alone=self._alone)
 
     def stacks(self) -> list[Stack]:
-        """Return the layers in stacks."""
+        """Return the layers in stacks. Raises ValueError if a weight is on the meta device."""
+        check_materialised(self.layers.values())
         return stacked(self.work(), self.ranks)
 
     def follow(self) -> None:
@@ -120,10 +122,11 @@ class PlanInForce:
     ) -> None:
         """Let this plan be in force, at these ranks or at those of the moment; `alone` leaves other processes out.
 
-        Raises ValueError, and changes nothing, if it is another network's.
+        Raises ValueError, and changes nothing, if it is another network's, or the weights cannot be changed in place.
         """
         reshard(self.model)
         layers = plan.bind(self.model)
+        check_changeable(layers.values())
         if ranks is None:
             ranks = {name: self._rank(layer, plan.ranks[name], fraction) for name, layer in layers.items()}
         if not self.rectify:

@@ -140,16 +140,21 @@ def project(
     """Project a matrix to rank `rank` and hand its pruned energy to what is kept: (E1) to (E5).
 
     Args:
-        matrix: W, shape (rows, columns), or a stack of shape (batch, rows, columns). It is finite and of floating point, and
-            stays as it is; half precisions are computed in float32.
+        matrix: W, shape (rows, columns), or a stack of shape (batch, rows, columns). It stays as it is; half precisions are
+            computed in float32.
         rank: r, from 1 to min(rows, columns).
         row_scale: α of (E5), shape (rows,) or (batch, rows). Without it nothing is rectified.
         energy_transfer: Whether the kept singular values take the pruned energy over; else g is 1.
         tail_scale: ρ in [0, 1], the factor of the pruned singular values. Above 0 the result has a higher rank than `rank`.
 
     Raises:
+        ValueError: `matrix` is not of floating point or not finite, or `rank` is out of range.
         torch.linalg.LinAlgError: Finding the leading subspace did not converge.
     """
+    if not (matrix.is_floating_point() and bool(matrix.isfinite().all())):
+        raise ValueError(f"a matrix to project must be of floating point and finite; got {matrix.dtype}, or NaN or Inf")
+    if not 1 <= rank <= min(matrix.shape[-2:]):
+        raise ValueError(f"rank={rank} must be from 1 to {min(matrix.shape[-2:])}, the smaller side of the matrix")
     weight = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     stack = weight if matrix.dim() == 3 else weight[None]
     if row_scale is not None:

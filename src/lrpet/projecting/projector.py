@@ -60,7 +60,7 @@ class Projector:
             weights need. It costs two forward passes of these inputs: a batch is enough. Each process gives its own.
 
     Raises:
-        ValueError: the plan is another network's, or an argument is out of range.
+        ValueError: the plan is another network's, the weights cannot be changed in place, or an argument is out of range.
     """
 
     def __init__(  # noqa: PLR0913  # keyword arguments as sugar: those of time go into When
@@ -158,8 +158,8 @@ class Projector:
         All subspaces are found before any weight is changed, so that an error leaves every weight as it was. Modules that were
         replaced since the last projection are taken as they are now.
 
-        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, if no solver converges, or if
-        layers were replaced by others that the plan does not fit.
+        Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, if no solver converges, if new
+        weights are beyond the range of float16, or if layers were replaced by others that the plan does not fit.
         """
         begin = time.perf_counter()
         in_force = self._in_force
@@ -284,8 +284,9 @@ class Projector:
         if bad:
             layers = ", ".join(name for name in self._in_force.ranks if name in bad)
             raise ValueError(
-                f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares: nothing was "
-                "projected. Training has diverged: lower the learning rate, or go back to the last checkpoint."
+                f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares, or a negative "
+                "variance: nothing was projected. Training has diverged: lower the learning rate, or go back to the last "
+                "checkpoint."
             )
 
     def _transfer(self, each: Gathered) -> tuple[Transfer, Energies]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -45,20 +45,33 @@ class Sharing:
     ) -> list[tuple[tuple[str, ...], Energies]]:
         """Project the stacks that were solved here, and take over what was found elsewhere.
 
-        Returns the names of every stack's layers with their energies.
+        Returns the names of every stack's layers with their energies. Raises ValueError, before any weight is changed, if
+        weights would be beyond the range of their dtype.
         """
         mine = {each.stack.names: each for each in gathered}
         energies: dict[tuple[str, ...], Energies] = {}
-        for stack, inner in zip(self.stacks, self._inner(mine), strict=True):
+        inner = dict(zip(self.stacks, self._inner(mine), strict=True))
+
+        def projected(stack: Stack) -> Tensor | None:
             each = mine.get(stack.names)
             found = None
             if each is not None:
                 found, energies[stack.names] = transfer(each)
             if isinstance(stack.placement, Replicated):
-                found = _received(stack, found, inner)
-            if found is not None:
-                weights = stack.matrices(self.held) if each is None else each.matrices
-                stack.write_(found.applied(weights, out=weights), self.held)
+                found = _received(stack, found, inner[stack])
+            if found is None:
+                return None
+            weights = stack.matrices(self.held) if each is None else each.matrices
+            return found.applied(weights, out=weights).to(stack.layers[0].weight.dtype)
+
+        narrow = {stack: projected(stack) for stack in self.stacks if stack.is_narrow}
+        if narrow:
+            with self.agreeing():
+                _check_range(narrow)
+        for stack in self.stacks:
+            new = narrow[stack] if stack in narrow else projected(stack)
+            if new is not None:
+                stack.write_(new, self.held)
         give_back(self._work, self.held)
         return list((self._everywhere(energies) if self._together else energies).items())
 
@@ -80,6 +93,16 @@ class Sharing:
             stack.names: Energies(part[0], part[1], part[2], part[3] > 0)
             for stack, part in zip(self.stacks, whole, strict=True)
         }
+
+
+def _check_range(projected: Mapping[Stack, Tensor | None]) -> None:
+    """Raise ValueError naming the layers whose new weights are Inf in their dtype."""
+    beyond = [name for stack, new in projected.items() if new is not None for name in stack.beyond_range(new)]
+    if beyond:
+        raise ValueError(
+            f"the projected weights of {', '.join(beyond)} would be beyond the range of float16: nothing was projected. Train "
+            "in bfloat16 or float32, or with smaller weights"
+        )
 
 
 def _received(stack: Stack, found: Transfer | None, inner: int) -> Transfer:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lrpet.layers.matrix import MatrixLayer
+from lrpet.layers.sound import sound_variance
 from lrpet.projecting.subspace import Subspace
 from lrpet.sharding.placement import Placement
 from lrpet.sharding.work import Assigned
@@ -67,6 +68,16 @@ class Stack:
         """Return the names of the layers."""
         return tuple(layer.name for layer in self.layers)
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether finite float32 numbers may be Inf in the weights' dtype, as in float16; bfloat16 has float32's range."""
+        return torch.finfo(self.layers[0].weight.dtype).max < 1e30
+
+    def beyond_range(self, matrices: Tensor) -> list[str]:
+        """Return the names of the layers whose matrices, in a stack of the weights' dtype, are not finite."""
+        finite = matrices.isfinite().view(len(self.layers), -1).all(-1).tolist()
+        return [name for name, ok in zip(self.names, finite, strict=True) if not ok]
+
     def matrices(self, held: Mapping[str, MatrixLayer]) -> Tensor:
         """Return the weights of all layers and groups together, shape (batch, rows, columns), in float32 or float64.
 
@@ -83,13 +94,12 @@ class Stack:
         rows = torch.linalg.vector_norm(single, dim=-1)
         energy = (rows if scale is None else rows * scale).square().sum(-1)
         finite = energy.isfinite() & rows.isfinite().all(-1)
-        if scale is not None:  # an infinite variance makes a finite scale, 0
-            finite &= _together([_variances(layer) for layer in layers]).isfinite().all(-1)
+        if scale is not None:  # an infinite or negative variance can make a finite scale
+            finite &= sound_variance(_together([_variances(layer) for layer in layers])).all(-1)
         return Gathered(self, single, scale, energy, finite.view(len(self.layers), -1).all(-1))
 
     def write_(self, matrices: Tensor, held: Mapping[str, MatrixLayer]) -> None:
-        """Set the weights, unless `matrices` are views of them."""
-        matrices = matrices.to(self.layers[0].weight.dtype)
+        """Set the weights, unless `matrices`, which have their dtype, are views of them."""
         for layer, own in zip(self._held(held), matrices.chunk(len(self.layers)), strict=True):
             layer.write_(own)
 
@@ -109,7 +119,7 @@ class Gathered:
     energy: Tensor
     """E of (E1), with α folded in, shape (batch,)."""
     finite: Tensor
-    """Whether each layer's weight and batch norm are finite, shape (layers,)."""
+    """Whether each layer's weight and batch norm are finite, and no variance is negative, shape (layers,)."""
     subspace: Subspace | None = None
     """The leading subspace, once it is found."""
     moment: Tensor | None = None

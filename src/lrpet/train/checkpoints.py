@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from lrpet.compact.weights import digest
 from lrpet.compact.write import storing, written_folder
+from lrpet.planning.plain import read_json
 from lrpet.train.processes import Processes
 from lrpet.train.state import TrainingState, random_state, set_random_state_
 from lrpet.train.tree import load_tree, save_tree
@@ -111,7 +112,7 @@ class Checkpoints:
         return Progress()
 
     def _restored(self, checkpoint: Path, state: TrainingState) -> Progress:
-        run = json.loads((checkpoint / RUN).read_text(encoding="utf-8"))
+        run = read_json((checkpoint / RUN).read_bytes())
         parts = {path.stem: load_tree(path) for path in sorted(checkpoint.glob("process-*.safetensors"))}
         bases, waits = ({k: v for part in parts.values() for k, v in part[key].items()} for key in ("bases", "waits"))
         shared = load_tree(checkpoint / STATE)

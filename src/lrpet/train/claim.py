@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 
 from lrpet.compact.write import written
+from lrpet.train.yaml_text import read_yaml, write_yaml
 
 KEY = "search"
 #: Seconds that the process that makes a study has, to say in it what is searched.
@@ -22,7 +22,14 @@ Described = Mapping[str, Mapping[str, Any]]
 def check_folder(folder: Path, described: Described) -> None:
     """Raise ValueError, with what differs, if a folder holds another search. An empty recipe.yaml holds none."""
     path = folder / "recipe.yaml"
-    kept = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        kept = read_yaml(path.read_text(encoding="utf-8")) if path.exists() else None
+        if kept:
+            _flat(kept)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} does not say what is searched in its folder ({error}): choose another folder"
+        ) from None
     if kept:
         _check(kept, described, f"{folder} holds another search (see {path})", "choose another folder")
 
@@ -31,7 +38,7 @@ def mark_folder(folder: Path, described: Described) -> None:
     """Say in a folder what is searched."""
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / "recipe.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+        temporary.write_text(write_yaml(described), encoding="utf-8")
 
 
 def mark_study(study: optuna.Study, described: Described) -> None:

@@ -59,5 +59,8 @@ class Commands:
         1e-4, "largest difference from the network's output that passes, as a fraction of its largest value", gt=0
     )
     images: int = option(1000, "images, or windows of text, that each file is checked on, at most", ge=1)
+    download: bool = option(
+        False, "download the data set or tokenizer that the network was trained on, if it is not there"
+    )
     random_only: bool = option(False, "check on random inputs alone, where the data set is not at hand")
     overwrite: bool = option(False, "replace files that are there")

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from lrpet.projecting.schedule import Shrinking
@@ -26,6 +25,7 @@ from lrpet.train.options import (
     Optimisation,
     Run,
 )
+from lrpet.train.yaml_text import read_yaml, write_yaml
 
 if TYPE_CHECKING:
 
@@ -181,7 +181,7 @@ class Config(_Options):
 
     def to_yaml(self) -> str:
         """Return this config as YAML, which `read_config` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return write_yaml(self.model_dump(mode="json"))
 
 
 def make_config(values: Mapping[str, Any]) -> Config:
@@ -204,8 +204,8 @@ def read_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
     if not path.is_file():
         raise FileNotFoundError(f"there is no recipe {path}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = read_yaml(path.read_text(encoding="utf-8")) or {}
+    except ValueError as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold options as 'name: value' lines, not a {type(values).__name__}")

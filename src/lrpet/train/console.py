@@ -11,9 +11,11 @@ from typing import Any, Protocol
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from lrpet import Plan, Projector
+from lrpet.planning.text import printable
 from lrpet.train.checkpoints import Progress as RunProgress
 from lrpet.train.config import Config
 from lrpet.train.measure import Running, Score
@@ -40,7 +42,7 @@ class Console:
     """Writes to a terminal, or plain lines to a file."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.rich = RichConsole(quiet=quiet, highlight=False)
+        self.rich = RichConsole(quiet=quiet, highlight=False, markup=False)
         self._progress: Progress | None = None
         self._epochs = 0
         self._modality = IMAGES
@@ -49,7 +51,7 @@ class Console:
     def run(self, config: Config, plan: Plan) -> Iterator[None]:
         """Show one run inside the block: its heading, and a bar from then on."""
         self._epochs, self._modality = config.epochs, modality_of(config.data)
-        self.rich.print(f"[bold]{config.method}[/] {config.model} on {config.data}, in {config.folder}")
+        self.rich.print(printable(f"{config.method} {config.model} on {config.data}, in {config.folder}"))
         if plan.ranks:
             self.rich.print(plan.summary(), soft_wrap=True)
             if plan != plan.settled() or config.allocate == "sensitivity":
@@ -107,7 +109,7 @@ class Console:
     def corrupt(self, corrupt: Mapping[str, str]) -> None:
         """Name images that were left out, {image: what its decoder said}; the first few where there are many."""
         for image, said in list(corrupt.items())[:NAMED]:
-            self.rich.print(f"left out: {image} is no readable image: {said}", soft_wrap=True, markup=False)
+            self.rich.print(printable(f"left out: {image} is no readable image: {said}"), soft_wrap=True)
         if len(corrupt) > NAMED:
             self.rich.print(f"left out: {len(corrupt) - NAMED} more images, which metrics.jsonl names", soft_wrap=True)
 
@@ -122,11 +124,11 @@ def summary_table(summaries: list[dict[str, Any]]) -> Table:
     dense: dict[str, Any] = next((summary for summary in summaries if summary["method"] == "dense"), {})
     # The costs of its dense network were measured in turn with those of its compact one.
     first = (compact or summaries)[0]
-    table = Table(title=f"{first['model']} on {first['data']}", title_justify="left")
+    table = Table(title=Text(printable(f"{first['model']} on {first['data']}")), title_justify="left")
     table.add_column("")
     budgets = (summary["budget"].partition(" (")[0] for summary in compact)  # without how it was divided
     for heading in ("dense", *(f"lrpet, {budget}" for budget in budgets)):
-        table.add_column(heading, justify="right")
+        table.add_column(Text(printable(heading)), justify="right")
 
     def row(label: str, key: str, show: str, scale: float = 1.0, *, dense_key: str | None = None) -> None:
         before = first[dense_key] if dense_key else dense.get(key)

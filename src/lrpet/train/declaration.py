@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+#: At most so many characters of a text are shown in a message.
+SHOWN = 200
+
 
 @dataclass(frozen=True)
 class Option:
@@ -92,16 +95,15 @@ def options_of(group: type) -> dict[str, Option]:
 
 def read_mapping(text: str) -> dict[str, Any]:
     """Read a YAML text such as '{conv1: null, layer3.*: 0.3}'. Raises ValueError if it is no YAML, or no mapping."""
-    import yaml
+    from lrpet.train.yaml_text import read_yaml
 
+    shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"{text!r} is not YAML ({' '.join(str(error).split())}); quote names with an asterisk"
-        ) from None
+        values = read_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{shown} is not YAML ({error}); quote names with an asterisk") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{text!r} is no mapping, such as '{{conv1: null, layer3.*: 0.3}}'")
+        raise ValueError(f"{shown} is no mapping, such as '{{conv1: null, layer3.*: 0.3}}'")
     return values
 
 

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from lrpet import Plan, Projector, Report
 from lrpet.compact.write import synced, written, written_folder
+from lrpet.planning.plain import read_json
 from lrpet.train.checkpoints import Checkpoints, Progress
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
@@ -181,7 +182,7 @@ class RunFolder:
         logged = []
         for number, line in enumerate(lines, start=1):
             try:
-                values = json.loads(line)
+                values = read_json(line)
                 logged.append({**values, "step": int(values["step"])})
             except (ValueError, TypeError, KeyError):
                 if number < len(lines):

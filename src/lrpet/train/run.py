@@ -159,12 +159,13 @@ def evaluate(
     data: str | None = None,
     part: Literal["validation", "test"] = "test",
     data_dir: Path | None = None,
+    download: bool = False,
     device: str | torch.device = "cpu",
     batch_size: int = 256,
 ) -> Score:
     """Score a saved compact network on a part of its data. Takes and raises what `saved_with_data` does."""
     compact, of_part = saved_with_data(
-        folder, data=data, part=part, data_dir=data_dir, device=device, batch_size=batch_size
+        folder, data=data, part=part, data_dir=data_dir, download=download, device=device, batch_size=batch_size
     )
     return score(compact, of_part, forward=modality_of_saved(folder).logits)
 
@@ -182,6 +183,7 @@ def saved_with_data(
     data: str | None = None,
     part: Literal["validation", "test"] = "test",
     data_dir: Path | None = None,
+    download: bool = False,
     device: str | torch.device = "cpu",
     batch_size: int = 256,
 ) -> tuple[nn.Module, Batches]:
@@ -192,6 +194,7 @@ def saved_with_data(
         data: The name of the data, as in a recipe; what the network was trained on if None.
         part: "validation" is what a run held out of its training images, so it needs the folder of a run.
         data_dir: Where the data's files are; where the run found them if None.
+        download: Whether what is not there is downloaded. Without it nothing is written anywhere.
         device: Where the network and the batches are put.
         batch_size: Images at a time.
 
@@ -207,7 +210,8 @@ def saved_with_data(
         )
     saved = path if config is None else path / "compact"
     compact = lrpet.load(saved, device=device)
-    dataset = _data_of(saved, data, data_dir or (None if config is None else config.data_dir))
+    where = data_dir or (None if config is None else config.data_dir)
+    dataset = _data_of(saved, data, where, download=download)
     of_part: Images | Tokens = dataset.test
     if part == "validation" and config is not None:
         if isinstance(dataset, TextDataset):
@@ -218,7 +222,7 @@ def saved_with_data(
     return compact, make_batches(of_part, dataset, options, device=torch.device(device), train=False)
 
 
-def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset | TextDataset:
+def _data_of(saved: Path, name: str | None, data_dir: Path | None, *, download: bool) -> Dataset | TextDataset:
     """Load the data called `name`, or what the metadata of a saved network names, as the network takes it."""
     metadata: Mapping[str, Any] = lrpet.read_metadata(saved)
     name = name or metadata.get("data")
@@ -233,8 +237,10 @@ def _data_of(saved: Path, name: str | None, data_dir: Path | None) -> Dataset | 
         if "context" not in metadata:
             raise ValueError(f"{saved} does not say how text was cut: only folders of lrpet train say it")
         tokenizer = metadata.get("tokenizer")
-        return load_text(name, context=metadata["context"], tokenizer=None if tokenizer == "bytes" else tokenizer)
-    dataset = load(name, data_dir, image_size=metadata.get("image_size") if ":" in name else None)
+        tokenizer = None if tokenizer == "bytes" else tokenizer
+        return load_text(name, context=metadata["context"], tokenizer=tokenizer, download=download)
+    size = metadata.get("image_size") if ":" in name else None
+    dataset = load(name, data_dir, image_size=size, download=download)
     for what, here in (("classes", list(dataset.classes)), ("in_channels", dataset.in_channels)):
         if metadata.get(what, here) != here:
             raise ValueError(f"{name} has {what} {here}, but {saved} was trained on {what} {metadata[what]}")

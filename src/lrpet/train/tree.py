@@ -11,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lrpet.planning.plain import read_json
+
 #: Where the JSON is in a file's metadata.
 _TREE = "tree"
 
@@ -48,7 +50,7 @@ def load_tree(path: Path) -> Any:
     Raises FileNotFoundError, or SafetensorError, KeyError, TypeError or ValueError if the file is damaged.
     """
     with safe_open(path, framework="pt") as file:
-        tree = json.loads((file.metadata() or {})[_TREE])
+        tree = read_json((file.metadata() or {})[_TREE])
         tensors: dict[str, Tensor] = {}
 
         def value(node: Any) -> Any:

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lrpet.layers.inputs import Inputs
+from lrpet.planning.plain import read_json
 from lrpet.planning.plan import Plan
 from lrpet.planning.planner import plan as planned
 from lrpet.projecting.projector import Projector
@@ -82,7 +83,7 @@ class LrpetCallback(TrainerCallback):
             projector.total_steps = state.max_steps
         saved = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}" / STATE
         if state.global_step and saved.is_file():
-            projector.load_state_dict(json.loads(saved.read_text(encoding="utf-8")))
+            projector.load_state_dict(read_json(saved.read_bytes()))
         projector.steps = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -19,7 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCORED = ("test", "val", "validation")
 
 
-def folder_set(place: str, image_size: int) -> Dataset:
+def folder_set(place: str, image_size: int, download: bool) -> Dataset:
     """Load a folder that has a folder train and a folder val or test, each with a folder of images for every class."""
     from torchvision.datasets import ImageFolder
 
@@ -45,7 +45,7 @@ def folder_set(place: str, image_size: int) -> Dataset:
     return _set(f"folder:{path}", images(train), images(test), tuple(train.classes), image_size)
 
 
-def shards_set(place: str, image_size: int) -> Dataset:
+def shards_set(place: str, image_size: int, download: bool) -> Dataset:
     """Load a folder of WebDataset shards: `PART/*.tar` or `*PART*.tar`, for train and for test, val or validation.
 
     Classes have the names that a file classes.txt in it lists, one a line, else their numbers.
@@ -61,7 +61,7 @@ def shards_set(place: str, image_size: int) -> Dataset:
             f"where PART is train, and {' or '.join(SCORED)}"
         )
     both = {"train": train, test_name: test}
-    parts = [read_shards(shards, index=path / f"lrpet-{part}.index") for part, shards in both.items()]
+    parts = [read_shards(shards, index=path / f"lrpet-{part}.index", keep=download) for part, shards in both.items()]
     count = 1 + max(int(part.labels.max()) for part in parts)
     names = path / "classes.txt"
     classes = tuple(names.read_text(encoding="utf-8").splitlines() if names.is_file() else map(str, range(count)))
@@ -71,9 +71,9 @@ def shards_set(place: str, image_size: int) -> Dataset:
     return _set(f"webdataset:{path}", first, second, classes, image_size)
 
 
-def hub_set(place: str, image_size: int) -> Dataset:
+def hub_set(place: str, image_size: int, download: bool) -> Dataset:
     """Load a data set of the library `datasets`, by its name or folder."""
-    parts, classes = read_parts(place)
+    parts, classes = read_parts(place, download=download)
     return _set(f"hf:{place}", parts["train"], parts["test"], classes, image_size)
 
 
@@ -97,4 +97,4 @@ def _set(
 
 
 #: {what stands before the colon of a set's name: what loads it from what stands after it}.
-FILES: dict[str, Callable[[str, int], Dataset]] = {"folder": folder_set, "webdataset": shards_set, "hf": hub_set}
+FILES: dict[str, Callable[[str, int, bool], Dataset]] = {"folder": folder_set, "webdataset": shards_set, "hf": hub_set}

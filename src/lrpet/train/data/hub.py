@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,17 +38,19 @@ class Rows:
         return bytes(image["bytes"]) if image["bytes"] is not None else Path(image["path"]).read_bytes()
 
 
-def read_parts(name: str) -> tuple[dict[str, tuple[Rows, Tensor]], tuple[str, ...]]:
+def read_parts(name: str, *, download: bool = True) -> tuple[dict[str, tuple[Rows, Tensor]], tuple[str, ...]]:
     """Read the parts "train" and "test" of a data set, each with its labels (N,), and the names of its classes.
 
-    `name` is that of a data set, or a folder: one that `save_to_disk` wrote, or of Parquet or image files.
+    `name` is that of a data set, or a folder: one that `save_to_disk` wrote, or of Parquet or image files. Without `download`
+    only what is on this machine is read.
 
     Raises:
         ImportError: the library `datasets` is not installed.
         FileNotFoundError: there is no such data set, or it cannot be fetched.
         ValueError: it lacks a part, or has no column of images or of classes.
     """
-    parts = _loaded(name)
+    with _online(download):
+        parts = _loaded(name)
     if "train" not in parts or not set(SCORED) & set(parts):
         raise ValueError(f"hf:{name} has the parts {', '.join(parts)}: it needs train, and one of {', '.join(SCORED)}")
     image, label = _columns(name, parts["train"].features)
@@ -61,6 +65,26 @@ def read_parts(name: str) -> tuple[dict[str, tuple[Rows, Tensor]], tuple[str, ..
         return Rows(parts[part].cast_column(image, Image(decode=False)), image, f"hf:{name}, {part}"), labels[part]
 
     return {"train": rows("train"), "test": rows(scored)}, classes
+
+
+@contextmanager
+def _online(download: bool) -> Iterator[None]:
+    """Let the libraries read nothing from elsewhere inside the block, unless they may download."""
+    try:
+        import datasets.config
+        import huggingface_hub.constants
+    except ImportError:  # which is said where the library is needed
+        yield
+        return
+    configs: list[Any] = [datasets.config, huggingface_hub.constants]
+    before = [config.HF_HUB_OFFLINE for config in configs]
+    for config in configs:
+        config.HF_HUB_OFFLINE |= not download
+    try:
+        yield
+    finally:
+        for config, offline in zip(configs, before, strict=True):
+            config.HF_HUB_OFFLINE = offline
 
 
 def _loaded(name: str) -> Any:

@@ -17,7 +17,7 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 
-def load(name: str, data_dir: Path | None = None, *, image_size: int | None = None) -> Dataset:
+def load(name: str, data_dir: Path | None = None, *, image_size: int | None = None, download: bool = True) -> Dataset:
     """Load the set called `name`.
 
     Args:
@@ -25,6 +25,7 @@ def load(name: str, data_dir: Path | None = None, *, image_size: int | None = No
             as `lrpet.train.data.file_sets` describes them.
         data_dir: Where the files of cifar10 or fashion-mnist are, or are downloaded to; `data` if None.
         image_size: Side in pixels of the images, for image files; 224 if None.
+        download: Whether a set that is not there is downloaded, and an index of shards written. Without it, nothing is written.
 
     Raises:
         FileNotFoundError: the files are not there and cannot be downloaded; the message says what to put where.
@@ -33,7 +34,7 @@ def load(name: str, data_dir: Path | None = None, *, image_size: int | None = No
     """
     kind, colon, place = name.partition(":")
     if colon and kind in FILES:
-        return FILES[kind](place, image_size or 224)
+        return FILES[kind](place, image_size or 224, download)
     if image_size is not None:
         raise ValueError(f"image_size={image_size} is for image files: leave it out, {name} has a size of its own")
     if name == "digits":
@@ -41,10 +42,10 @@ def load(name: str, data_dir: Path | None = None, *, image_size: int | None = No
     where = data_dir or Path("data")
     if name == "cifar10":
         wanted = "cifar-10-batches-bin/ or cifar-10-batches-py/"
-        found = find_cifar10(where) or _downloaded("CIFAR10", where, find_cifar10, wanted)
+        found = find_cifar10(where) or _downloaded("CIFAR10", where, find_cifar10, wanted, download=download)
         return _in_memory(name, *found, CIFAR10, crop_padding=4, flip=True)
     if name == "fashion-mnist":
-        return _in_memory(name, *_fashion_mnist(where), FASHION, crop_padding=2, flip=True)
+        return _in_memory(name, *_fashion_mnist(where, download=download), FASHION, crop_padding=2, flip=True)
     raise ValueError(f"there is no data set {name!r}; there are {', '.join(NAMES)}")
 
 
@@ -60,18 +61,24 @@ def _digits() -> Dataset:
     return _in_memory("digits", *arrays, tuple(str(i) for i in range(10)), crop_padding=1)
 
 
-def _fashion_mnist(where: Path) -> tuple[Arrays, Arrays]:
+def _fashion_mnist(where: Path, *, download: bool) -> tuple[Arrays, Arrays]:
     for place in (where, where / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST):
         if (found := find_idx(place)) is not None:
             return found
     wanted = "train-images-idx3-ubyte.gz and the three files that go with it"
-    return _downloaded("FashionMNIST", where, lambda root: find_idx(root / "FashionMNIST" / "raw"), wanted)
+    return _downloaded("FashionMNIST", where, _find_raw, wanted, download=download)
+
+
+def _find_raw(root: Path) -> tuple[Arrays, Arrays] | None:
+    return find_idx(root / "FashionMNIST" / "raw")
 
 
 def _downloaded(
-    kind: str, where: Path, find: Callable[[Path], tuple[Arrays, Arrays] | None], wanted: str
+    kind: str, where: Path, find: Callable[[Path], tuple[Arrays, Arrays] | None], wanted: str, *, download: bool
 ) -> tuple[Arrays, Arrays]:
     """Download through torchvision, which checks what it gets, and read."""
+    if not download:
+        raise FileNotFoundError(f"{kind} is not in {where}: name its folder by data_dir, or set download to fetch it")
     import torchvision
 
     try:

@@ -67,8 +67,8 @@ def find_shards(folder: Path, part: str) -> tuple[Path, ...]:
     return tuple(inside or (path for path in sorted(folder.glob("*.tar")) if part in re.split(r"[^a-z]+", path.stem)))
 
 
-def read_shards(paths: tuple[Path, ...], *, index: Path) -> Shards:
-    """Return the images of shards, by the file `index`; it is written if it is not there, or is of other shards.
+def read_shards(paths: tuple[Path, ...], *, index: Path, keep: bool = True) -> Shards:
+    """Return the images of shards, by the file `index`; with `keep` it is written if it is not there, or is of other shards.
 
     Raises ValueError naming the shard, and the image, if it is no tar file, or an image has no class.
     """
@@ -78,12 +78,18 @@ def read_shards(paths: tuple[Path, ...], *, index: Path) -> Shards:
         if not rows:
             raise ValueError(f"{paths[0].parent} has shards without any image")
         found = {"places": torch.tensor([row[:3] for row in rows]), "labels": torch.tensor([row[3] for row in rows])}
-        try:
-            with written(index) as temporary:
-                save_file(found, temporary, metadata={"shards": described})
-        except (OSError, SafetensorError) as error:
-            warnings.warn(f"{index} cannot be written, so every run goes through the shards: {error}", stacklevel=2)
+        if keep:
+            _write_index(index, found, described)
     return Shards(paths, found["places"], found["labels"])
+
+
+def _write_index(index: Path, found: dict[str, Tensor], described: str) -> None:
+    """Write an index; warn where that cannot be done."""
+    try:
+        with written(index) as temporary:
+            save_file(found, temporary, metadata={"shards": described})
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"{index} cannot be written, so every run goes through the shards: {error}", stacklevel=3)
 
 
 def _described(path: Path) -> list[Any]:

@@ -120,7 +120,7 @@ class TokenBatches:
                 yield windows[:, :-1], windows[:, 1:]
 
 
-def load_text(name: str, *, context: int, tokenizer: str | None = None) -> TextDataset:
+def load_text(name: str, *, context: int, tokenizer: str | None = None, download: bool = True) -> TextDataset:
     """Load a set of text.
 
     Args:
@@ -129,13 +129,14 @@ def load_text(name: str, *, context: int, tokenizer: str | None = None) -> TextD
             of the test part, or the last twentieth of the text where there are fewer files.
         context: Tokens in a window.
         tokenizer: Name or folder of a tokenizer of transformers; tokens are bytes if None.
+        download: Whether a tokenizer that is not on this machine is downloaded.
 
     Raises:
         FileNotFoundError: the path is not there.
         ValueError: a file is not text, or there is too little of it.
     """
     path = _stdlib() if name == "text:stdlib" else Path(name.removeprefix("text:"))
-    read = _Bytes() if tokenizer is None else _Tokenizer(tokenizer)
+    read = _Bytes() if tokenizer is None else _Tokenizer(tokenizer, download=download)
     train, test = _divided(path, standard=name == "text:stdlib")
     if test:
         streams = [read(train), read(test)]
@@ -205,14 +206,14 @@ class _Bytes:
 class _Tokenizer:
     """Reads files by a tokenizer of transformers, each ended by its end-of-text token where it has one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, download: bool) -> None:
         try:
             from transformers import AutoTokenizer
         except ImportError as error:
             message = "tokenizers need transformers: pip install 'lrpet[huggingface]'"
             raise ImportError(message, name="transformers") from error
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=not download)
         except (OSError, ValueError) as error:
             said = str(error).partition("\n")[0]
             raise ValueError(f"tokenizer={name} is no folder or name of a tokenizer: {said}") from None
