@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+#: The number of an error of the system, as older and newer releases of safetensors word it.
+_SYSTEM_SAYS = re.compile(r"(?:code: |os error )(\d+)")
 
 
 @contextmanager
@@ -80,10 +83,10 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        full = any(sign in str(error) for sign in ("StorageFull", "code: 28"))
-        if not full and "Io" not in str(error):
+        number = _SYSTEM_SAYS.search(str(error))
+        if number is None:
             raise
-        raise OSError(errno.ENOSPC if full else errno.EIO, f"writing {path} failed: {error}") from error
+        raise OSError(int(number[1]), f"writing {path} failed: {error}") from error
 
 
 def _carry_over(old: Path, new: Path) -> None:
