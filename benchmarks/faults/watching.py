@@ -19,8 +19,8 @@ CHANGING = {
 #: The function by which safetensors are written, wherever it is known; it does not say so itself.
 WRITERS = ((tree, "save_file"), (files, "save_model"))
 
-Seen = Callable[[str, Path | None], None]
-"""What is told of an operation on files, before it is done, and its path where that is known."""
+Seen = Callable[[str, Path], None]
+"""What is told of an operation on files, before it is done, and the path that it names."""
 
 
 def watch(folder: Path, seen: Seen) -> None:
@@ -69,7 +69,7 @@ def dying(folder: Path, number: int) -> None:
     """Let this process be killed before its operation of this number on files in `folder`, counted from 0."""
     left = number
 
-    def seen(event: str, path: Path | None) -> None:
+    def seen(event: str, path: Path) -> None:
         nonlocal left
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
