@@ -80,7 +80,9 @@ def one_message(outcome: Outcome) -> list[str]:
     """Return what is wrong with the end of a command that is to end with one message, status 2, and no traceback."""
     lines = outcome.said.splitlines()
     begins = [line for line in lines if line.startswith("lrpet: ")]
-    wrong = [] if outcome.status == 2 else [f"status {outcome.status}, signal {outcome.signal}, {'late' * outcome.late}"]
+    wrong = (
+        [] if outcome.status == 2 else [f"status {outcome.status}, signal {outcome.signal}, {'late' * outcome.late}"]
+    )
     wrong += [] if len(begins) == 1 and lines[0] == begins[0] else ["not one message alone"]
     wrong += ["a traceback"] if "Traceback" in outcome.said else []
     return [*wrong, outcome.said[-800:]] if wrong else []

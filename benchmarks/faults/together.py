@@ -78,7 +78,9 @@ def _met(kind: str, config: Config, random: Random, whole: dict[str, Any]) -> Ve
     done = [outcome for outcome in outcomes if outcome.status == 0]
     wrong = [text for outcome in outcomes if outcome.status != 0 for text in _refused(outcome)]
     if not done or (kind == "new runs" and len(done) > 1):
-        wrong.append(f"{len(done)} of {len(outcomes)} runs came to their end: {[each.said[-200:] for each in outcomes]}")
+        wrong.append(
+            f"{len(done)} of {len(outcomes)} runs came to their end: {[each.said[-200:] for each in outcomes]}"
+        )
     if done:
         wrong += [f"another {what} than that of one run alone" for what in differing(config.folder, whole["left"])]
     return Verdict(f"{len(outcomes)} {kind}", wrong, 1, [f"{len(done)} came to the end"])
