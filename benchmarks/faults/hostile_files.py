@@ -173,7 +173,5 @@ def _signed_state(folder: Path, *, content: bytes) -> None:
     for checkpoint in (folder / "run" / "checkpoints").iterdir():
         replaced_bytes(checkpoint, name="state.safetensors", content=content)
         sums = [line.split("  ") for line in (checkpoint / "SHA256SUMS").read_text("utf-8").splitlines()]
-        lines = [
-            f"{hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()}  {name}\n" for _, name in sums
-        ]
+        lines = [f"{hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()}  {name}\n" for _, name in sums]
         (checkpoint / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
