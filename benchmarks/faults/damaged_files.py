@@ -30,8 +30,8 @@ def loop(limits: Limits, *, kinds: tuple[Specimen, ...] = ALL) -> dict[str, Any]
     count = FILES if limits.count is None else limits.count
     with tempfile.TemporaryDirectory(prefix="damaged-") as temporary:
         place = Path(temporary)
-        whole = {kind.name: _whole(kind, place / kind.name) for kind in kinds}
         drawn = limits.random("kinds").choices(kinds, [kind.weight for kind in kinds], k=count)
+        whole = {kind.name: _whole(kind, place / kind.name) for kind in kinds if kind in drawn}
 
         def judge(kind: Specimen, number: int) -> dict[str, Any]:
             return _judged(kind, number, place, whole[kind.name], limits).plain()

@@ -28,11 +28,12 @@ def loop(limits: Limits) -> dict[str, Any]:
     why = mounts.refusal(ext4=False)
     with tempfile.TemporaryDirectory(prefix="full-") as temporary:
         place = Path(temporary)
-        whole = {name: uninterrupted(name, place) for name in NAMES}
-        sizes = {name: _sizes(place / f"whole-{name}") for name in NAMES}
-        needed = {name: max(each) * 1.1 if why else sum(each) * 1.5 for name, each in sizes.items()}
         count = SIZES if limits.count is None else limits.count
-        cases = [(NAMES[i % len(NAMES)], (i + 1) / count) for i in range(count)]
+        names = NAMES[:count]
+        whole = {name: uninterrupted(name, place) for name in names}
+        sizes = {name: _sizes(place / f"whole-{name}") for name in names}
+        needed = {name: max(each) * 1.1 if why else sum(each) * 1.5 for name, each in sizes.items()}
+        cases = [(names[i % len(names)], (i + 1) / count) for i in range(count)]
 
         def judge(case: tuple[str, float], number: int) -> dict[str, Any]:
             name, part = case

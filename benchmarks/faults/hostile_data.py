@@ -13,11 +13,15 @@ from pathlib import Path
 
 from benchmarks.faults.hostile_case import Hostile, replaced_bytes, replaced_text
 
+#: Recipes that may be read: what they ask for is small, or bad for their own training alone.
+HARMLESS = ("aliases of aliases in an option", "a number in base sixty")
+
 
 def cases(trap: Path) -> Iterator[Hostile]:
     """Yield all of these; code would make the file `trap`."""
     for name, text in _recipes(trap).items():
-        yield Hostile("recipe", f"YAML: {name}", partial(replaced_text, name="recipe.yaml", text=text))
+        forge = partial(replaced_text, name="recipe.yaml", text=text)
+        yield Hostile("recipe", f"YAML: {name}", forge, harmless=name in HARMLESS)
         yield Hostile("run", f"YAML: {name}", partial(replaced_text, name="run/config.yaml", text=text))
     for name, line in _lines().items():
         yield Hostile("run", f"metrics: {name}", partial(_appended, line=line), harmless=True)
@@ -94,7 +98,7 @@ def _packed() -> dict[str, bytes]:
     return {
         "zeros, packed a thousandfold": zeros(4 * 2**30),
         "zeros, packed twice": gzip.compress(zeros(2**30)),
-        "many empty members": gzip.compress(b"") * 100_000,
+        "many empty members": gzip.compress(b"") * 20_000,
         "a member that says it is empty": gzip.compress(bytes(1000))[:-4] + bytes(4),
     }
 
@@ -137,6 +141,10 @@ def _shards() -> dict[str, Callable[[Path], object]]:
     link: dict[str, object] = {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}
     return {
         "a giant class": lambda folder: shard(folder, picture, ("0.cls", b"4000000000", {})),
+        "a giant class without a list of names": lambda folder: (
+            (folder / "classes.txt").unlink(),
+            shard(folder, picture, ("0.cls", b"40000000", {})),
+        ),
         "a class beyond counting": lambda folder: shard(folder, picture, ("0.cls", b"9" * 20, {})),
         "a class in digits of another script": lambda folder: shard(folder, picture, ("0.cls", "²".encode(), {})),
         "a class that is a link": lambda folder: shard(folder, picture, ("0.cls", b"", link)),

@@ -118,7 +118,7 @@ def _exported() -> dict[str, dict[str, Any]]:
     tensor = {"name": "x", "dtype": "float32", "shape": [1, 16], "batched": True, "mean": 0.0, "std": 1.0}
     return {
         "a large batch": {"batch": {"example": 10**9, "dynamic": True}, "inputs": [tensor]},
-        "a path out of the folder": {"files": {"network.pt2": {}, "../../etc/passwd": {}}},
+        "a path out of the folder": {"files": {"../../etc/passwd": {}, "network.pt2": {}}},
         "no inputs": {"inputs": []},
         "a foreign dtype": {"inputs": [{**tensor, "dtype": "load"}]},
         "a large input": {"inputs": [{**tensor, "shape": [10**6, 10**6], "batched": False}]},

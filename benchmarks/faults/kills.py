@@ -22,9 +22,9 @@ ATTEMPTS = 60
 def loop(limits: Limits, *, names: Sequence[str] = tuple(CONFIGURATIONS)) -> dict[str, Any]:
     """Kill trainings of all configurations in turn, until there were as many kills as are wanted."""
     with tempfile.TemporaryDirectory(prefix="kills-") as temporary:
-        place = Path(temporary)
+        place, wanted = Path(temporary), KILLS if limits.count is None else limits.count
+        names = names[:wanted]
         whole = dict(zip(names, spread(names, lambda name, _: uninterrupted(name, place), limits), strict=True))
-        wanted = KILLS if limits.count is None else limits.count
         share, kills = wanted / limits.workers, 0  # of the fork that judges
 
         def judge(name: str, number: int) -> dict[str, Any] | None:

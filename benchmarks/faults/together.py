@@ -26,12 +26,13 @@ def loop(limits: Limits) -> dict[str, Any]:
     """Let two to four runs meet on a folder: new ones, resumed ones, resumed ones of a killed run, and a run and its own."""
     with tempfile.TemporaryDirectory(prefix="together-") as temporary:
         place = Path(temporary)
-        whole = {name: uninterrupted(name, place) for name in NAMES}
         count = MEETINGS if limits.count is None else limits.count
+        names = NAMES[:count]
+        whole = {name: uninterrupted(name, place) for name in names}
         kinds = list(MEETING)
 
         def judge(kind: str, number: int) -> dict[str, Any]:
-            name, random = NAMES[number % len(NAMES)], limits.random("together", number)
+            name, random = names[number % len(names)], limits.random("together", number)
             below = place / str(number)
             below.mkdir()
             verdict = _met(kind, config_of(name, below / "run"), random, whole[name])

@@ -94,7 +94,14 @@ def test_a_torn_line_of_metrics_is_left_out_and_a_damaged_one_said(cut: tuple[Pa
     shutil.copytree(cut[1], tmp_path / "run")
     metrics = tmp_path / "run" / "metrics.jsonl"
     first, *rest = metrics.read_text(encoding="utf-8").splitlines()
-    metrics.write_text("\n".join([first, "{damaged", *rest, '{"kind": "epo']), encoding="utf-8")
+    damaged = [
+        "{damaged",
+        '{"step": 1}',
+        '{"kind": "corrupt", "step": 1}',
+        '{"kind": "epoch", "step": 1e999}',
+        "[" * 10**5,
+    ]
+    metrics.write_text("\n".join([first, *damaged, *rest, '{"kind": "epo']), encoding="utf-8")
     with pytest.warns(UserWarning, match=r"metrics\.jsonl, line 2 is damaged"):
         run(quick(tmp_path / "run", **SHORT), resume=True)
     assert [line["step"] for line in lines(tmp_path / "run")] == [line["step"] for line in lines(cut[0])]

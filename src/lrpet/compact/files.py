@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lrpet.compact.card import folder_card
 from lrpet.compact.structure import skeleton
-from lrpet.compact.weights import check_header, digest, load_weights, match_dtypes
+from lrpet.compact.weights import at_most, check_header, digest, load_weights, match_dtypes, tensors_in
 from lrpet.compact.write import written_folder
 from lrpet.layers.factors import FactorPair
 from lrpet.layers.wrapping import unwrapped
@@ -164,11 +164,14 @@ def _made(source: Any, plan: Plan, weights: Path) -> nn.Module:
     from lrpet.models import Source
 
     named = Source.from_dict(source)
-    try:
-        with torch.device("meta"):
-            probe = named.build()
-    except (NotImplementedError, RuntimeError):  # it looks at values while it is made
-        return named.build()
+    with _fitting(weights, named.name):
+        most = 4 * tensors_in(weights) + 1000  # some are made and replaced
+    with at_most(most, weights):
+        try:
+            with torch.device("meta"):
+                probe = named.build()
+        except (NotImplementedError, RuntimeError):  # it looks at values while it is made
+            return named.build()
     with _fitting(weights, type(probe).__name__):
         check_header(skeleton(probe, plan), weights)
     return named.build()
@@ -202,7 +205,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is no compact model: expected {MANIFEST} and {WEIGHTS} in it{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of too many digits and deep nesting are no JSON of ours
         raise ValueError(f"{path} is damaged: not JSON ({error})") from None
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise ValueError(f"{path} is damaged: it names no format")

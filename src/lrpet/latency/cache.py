@@ -48,7 +48,7 @@ class Entry:
             entry.table = LatencyTable.load(entry.path)
             whole = json.loads(entry._beside.read_text(encoding="utf-8"))
             entry.whole = {str(ranks): float(ratio) for ranks, ratio in whole.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             pass
         return entry
 

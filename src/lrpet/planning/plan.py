@@ -122,7 +122,7 @@ class Plan:
         """Read what `to_json` wrote. Raises ValueError if `text` is not such a plan."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"not a plan: the text is not JSON ({error})") from None
         return cls.from_dict(data)
 
