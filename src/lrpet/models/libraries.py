@@ -85,7 +85,7 @@ def _arguments_checked(name: str, more: Mapping[str, Any]) -> Iterator[None]:
     """Turn an error about an argument that the constructor does not know, or a layer that it cannot find, into a ValueError."""
     try:
         yield
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         if not more:
             raise
         raise ValueError(f"{name} does not take the arguments {', '.join(more)}: {error}") from None
