@@ -31,8 +31,8 @@ def cases(trap: Path) -> Iterator[Hostile]:
         yield Hostile("IDX", name, partial(replaced_bytes, name="train-labels-idx1-ubyte.gz", content=content))
     for name, content in _pictures().items():
         yield Hostile("folders of images", name, partial(replaced_bytes, name="train/cat/0.png", content=content))
-    for name, forge in _shards().items():
-        yield Hostile("WebDataset shards", name, forge)
+    for name, shards in _shards().items():
+        yield Hostile("WebDataset shards", name, shards)
 
 
 def _recipes(trap: Path) -> dict[str, str]:
@@ -137,14 +137,15 @@ def _shards() -> dict[str, Callable[[Path], object]]:
                     setattr(entry, field, value)
                 file.addfile(entry, io.BytesIO(content))
 
+    def without_names(folder: Path) -> None:
+        (folder / "classes.txt").unlink()
+        shard(folder, picture, ("0.cls", b"40000000", {}))
+
     picture = ("0.png", b"x" * 100, dict[str, object]())
     link: dict[str, object] = {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}
     return {
         "a giant class": lambda folder: shard(folder, picture, ("0.cls", b"4000000000", {})),
-        "a giant class without a list of names": lambda folder: (
-            (folder / "classes.txt").unlink(),
-            shard(folder, picture, ("0.cls", b"40000000", {})),
-        ),
+        "a giant class without a list of names": without_names,
         "a class beyond counting": lambda folder: shard(folder, picture, ("0.cls", b"9" * 20, {})),
         "a class in digits of another script": lambda folder: shard(folder, picture, ("0.cls", "²".encode(), {})),
         "a class that is a link": lambda folder: shard(folder, picture, ("0.cls", b"", link)),
