@@ -59,7 +59,7 @@ def _sources(trap: Path) -> dict[str, dict[str, Any]]:
         "many classes": {"num_classes": 2 * 10**10},
         "many channels": {"in_channels": 10**11},
         "a wide network": {**timm, "arguments": {"embed_dim": 3 * 10**6, "num_heads": 3}},
-        "a deep network": {**timm, "arguments": {"depth": 10**6}},
+        "a deep network": {**timm, "arguments": {"depth": 10**5}},
         "large images": {**timm, "arguments": {"img_size": 10**6}},
         "a large language model": {"name": "hf:gpt2", "arguments": {"n_embd": 2**20, "n_layer": 2, "n_head": 2}},
         "a deep language model": {"name": "hf:gpt2", "arguments": {"n_layer": 10**6}},
