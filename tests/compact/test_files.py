@@ -328,6 +328,8 @@ def test_a_damaged_manifest(tmp_path: Path) -> None:
         text[:-30]: "is damaged: the text is not JSON",
         "": "is damaged: the text is not JSON",
         b"\xff\xfe\x80": "is damaged: the text is not JSON",
+        "[" * 100_000: "is damaged: the text is nested deeper than 100 levels",
+        '{"format": 1' + "0" * 5000 + "}": "is damaged: Exceeds the limit",
         "[]": "is damaged: it names no format",
         "{}": "is damaged: it names no format",
         changed(text, format=2): "has format 2, this version of lrpet reads format 1: update lrpet",
@@ -389,6 +391,13 @@ def test_a_forged_manifest_makes_no_large_network(tmp_path: Path, monkeypatch: p
     source = json.loads(text)["model"]
     path.write_text(changed(text, model={**source, "num_classes": 20_000_000}))
     with pytest.raises(ValueError, match="does not fit this ResNet"):
+        lrpet.load(folder)
+    deep = {"name": "timm:vit_tiny_patch16_224", "num_classes": 10, "in_channels": 3, "arguments": {"depth": 10_000}}
+    path.write_text(changed(text, model=deep))
+    with pytest.raises(ValueError, match="does not fit the network that is named beside it, which has far more layers"):
+        lrpet.load(folder)
+    path.write_text(changed(text, model={**source, "arguments": {"block": "os.system"}}))
+    with pytest.raises(ValueError, match="resnet18"):
         lrpet.load(folder)
     path.write_text(changed(text, model={**source, "arguments": {"checkpoint_path": "/etc/passwd"}}))
     with pytest.raises(ValueError, match="must not name files or weights to load; got checkpoint_path"):

@@ -134,6 +134,13 @@ def test_a_file_that_its_library_cannot_read_is_refused(exported: Path) -> None:
     ("change", "message"),
     [
         (lambda text: "{", "is damaged"),
+        (lambda text: "[" * 100_000, "is damaged"),
+        (lambda text: text.replace('"dtype": "float32"', '"dtype": "load"'), "is damaged"),
+        (
+            lambda text: text.replace('"example": ', '"example": 123456789'),
+            "numbers, and at most 268,435,456 are drawn",
+        ),
+        (lambda text: text.replace('"network.pt2":', '"../network.pt2": {}, "network.pt2":'), "files of other folders"),
         (lambda text: text.replace('"version": 1', '"version": 9'), "version 9"),
         (lambda text: text.replace('"format": "pt2"', '"format": "x"'), "does not describe"),
         (lambda text: text.replace('"files"', '"other"'), "is damaged"),

@@ -158,7 +158,12 @@ def test_a_comparison_as_json_and_as_a_picture(measured: Bench, tmp_path: Path) 
     assert values["rows"][1]["realised"] == pytest.approx(measured.rows[1].realised)
     assert {"processor", "threads", "device", "versions"} <= values["machine"].keys()
     assert (values["machine"]["threads"], values["machine"]["device"]) == (1, "cpu")
-    for text in ("", "[]", "{}", json.dumps({**values, "format": 2}), json.dumps({**values, "rows": [{}]})):
+    row = values["rows"][0]
+    changes: list[dict[str, Any]] = [{"format": 2}, {"rows": [{}]}, {"rows": []}, {"machine": [1]}, {"layers": [{}]}]
+    changes += [{"rows": [{**row, **odd}]} for odd in ({"quartiles": [1]}, {"milliseconds": "1"}, {"network": None})]
+    changes += [{"rows": [{**row, **odd}]} for odd in ({"cost": 3}, {"milliseconds": float("nan")}, {"more": 1})]
+    texts = ["", "[]", "{}", "[" * 100_000, *(json.dumps({**values, **change}) for change in changes)]
+    for text in texts:
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ValueError, match=r"other\.json is no comparison of networks"):
             Bench.load(tmp_path / "other.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,14 @@ def test_a_torn_line_of_metrics_is_left_out_and_a_damaged_one_said(cut: tuple[Pa
     shutil.copytree(cut[1], tmp_path / "run")
     metrics = tmp_path / "run" / "metrics.jsonl"
     first, *rest = metrics.read_text(encoding="utf-8").splitlines()
-    metrics.write_text("\n".join([first, "{damaged", *rest, '{"kind": "epo']), encoding="utf-8")
+    damaged = [
+        "{damaged",
+        '{"step": 1}',
+        '{"kind": "corrupt", "step": 1}',
+        '{"kind": "epoch", "step": 1e999}',
+        "[" * 10**5,
+    ]
+    metrics.write_text("\n".join([first, *damaged, *rest, '{"kind": "epo']), encoding="utf-8")
     with pytest.warns(UserWarning, match=r"metrics\.jsonl, line 2 is damaged"):
         run(quick(tmp_path / "run", **SHORT), resume=True)
     assert [line["step"] for line in lines(tmp_path / "run")] == [line["step"] for line in lines(cut[0])]
@@ -109,11 +117,18 @@ def test_a_run_under_way_keeps_others_out_of_its_folder(tmp_path: Path) -> None:
     assert run(config, resume=True)["epochs"] == 3
 
 
-def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As safetensors words it; the checkpoint of before stays."""
+@pytest.mark.parametrize(
+    "said",
+    [
+        'IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })',
+        "Error while serializing: I/O error: No space left on device (os error 28)",
+    ],
+)
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """As older and newer releases of safetensors word it; the checkpoint of before stays, and no part of the new one."""
 
     def full(*_: Any) -> None:
-        raise SafetensorError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })')
+        raise SafetensorError(said)
 
     saved = tree.save_tree
     calls = []
@@ -123,8 +138,9 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pyte
         (saved if len(calls) <= 2 else full)(value, path)
 
     monkeypatch.setattr(checkpoints, "save_tree", second_time)
-    with pytest.raises(OSError, match="StorageFull"):
+    with pytest.raises(OSError, match="No space left on device") as raised:
         run(quick(tmp_path / "run", **SHORT))
     monkeypatch.undo()
-    assert (tmp_path / "run" / "checkpoints" / "epoch-00001" / "SHA256SUMS").is_file()
+    assert raised.value.errno == errno.ENOSPC
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00001"]
     assert run(quick(tmp_path / "run", **SHORT), resume=True)["epochs"] == 3

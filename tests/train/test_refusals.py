@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def test_missing_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"model": "resnet21"}, "there is no model 'resnet21'"),
         ({"data": "mnist"}, "there is no data set 'mnist'"),
         ({"macs": None, "plan": Path("nowhere.json")}, "there is no plan"),
+        ({"macs": None, "plan": Path(sys.executable)}, f"{Path(sys.executable).name} is damaged: "),
         ({"mixup": 0.2, "batch_size": 127}, "batch_size=127 comes to 127 at a time, which is odd"),
         ({"log_with": ("paper",)}, "log_with names 'paper': there are .*tensorboard, "),
         ({"model": "vgg16_bn"}, r"vgg16_bn cannot take the images of digits, 1 channel of 8×8: choose another model\."),

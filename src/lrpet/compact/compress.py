@@ -45,8 +45,8 @@ def compress(
             given, since the weights are trained.
 
     Raises:
-        ValueError: as `lrpet.plan` does, or if a weight or a batch norm holds NaN or Inf, or a negative variance, or an output on
-            a calibration batch NaN or Inf, or if there are no calibration batches, or a layer runs on none of them.
+        ValueError: as `lrpet.plan` does, or if a weight or batch norm holds NaN or Inf, or a negative variance. With calibration,
+            if an output holds NaN or Inf, or a layer runs on no input.
     """
     model = unwrapped(model)
     check_network(model, "it cannot be compressed")

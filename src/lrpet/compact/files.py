@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from lrpet.compact.card import folder_card
 from lrpet.compact.steady import read_steady
 from lrpet.compact.structure import skeleton
-from lrpet.compact.weights import check_header, digest, load_weights, match_dtypes
+from lrpet.compact.weights import at_most, check_header, digest, load_weights, match_dtypes, tensors_in
 from lrpet.compact.write import written_folder
 from lrpet.layers.factors import FactorPair
 from lrpet.layers.sound import check_network
@@ -174,11 +174,14 @@ def _made(source: Any, plan: Plan, weights: Path) -> nn.Module:
     from lrpet.models import Source
 
     named = Source.from_dict(source)
-    try:
-        with torch.device("meta"):
-            probe = named.build()
-    except (NotImplementedError, RuntimeError):  # it looks at values while it is made
-        return named.build()
+    with _fitting(weights, named.name):
+        most = 4 * tensors_in(weights) + 1000  # some are made and replaced
+    with at_most(most, weights):
+        try:
+            with torch.device("meta"):
+                probe = named.build()
+        except (NotImplementedError, RuntimeError):  # it looks at values while it is made
+            return named.build()
     with _fitting(weights, type(probe).__name__):
         check_header(skeleton(probe, plan), weights)
     return named.build()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -36,6 +39,33 @@ def check_header(model: nn.Module, weights: Path) -> None:
     wrong = [name for name, shape in stored.items() if name in own and tuple(own[name].shape) != shape]
     if missing or wrong:
         raise RuntimeError(f"missing: {', '.join(missing) or 'none'}; of another shape: {', '.join(wrong) or 'none'}")
+
+
+def tensors_in(weights: Path) -> int:
+    """Return the number of tensors in the file."""
+    with safe_open(weights, framework="pt") as file:
+        return len(file.keys())
+
+
+@contextmanager
+def at_most(count: int, weights: Path) -> Iterator[None]:
+    """Raise ValueError where a network that is made in the block comes to have more parameters than this.
+
+    So the name beside a file of a few weights cannot ask for a million layers, which take hours to make, even without memory.
+    """
+    made = 0
+
+    def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += parameter is not None
+        if made > count:
+            raise ValueError(f"{weights} does not fit the network that is named beside it, which has far more layers")
+
+    handle = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def load_weights(model: nn.Module, weights: Path) -> None:

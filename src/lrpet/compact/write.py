@@ -6,7 +6,6 @@ folder, which ends with the process. The next writer of the target removes the f
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -20,6 +19,8 @@ from safetensors import SafetensorError
 from lrpet.compact.exchange import exchanged, locked
 
 _SUFFIX = ".writing"
+#: The number of an error of the system, as older and newer releases of safetensors word it.
+_SYSTEM_SAYS = re.compile(r"(?:code: |os error )(\d+)")
 
 
 @contextmanager
@@ -97,10 +98,10 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        full = any(sign in str(error) for sign in ("StorageFull", "code: 28"))
-        if not full and "Io" not in str(error):
+        number = _SYSTEM_SAYS.search(str(error))
+        if number is None:
             raise
-        raise OSError(errno.ENOSPC if full else errno.EIO, f"writing {path} failed: {error}") from error
+        raise OSError(int(number[1]), f"writing {path} failed: {error}") from error
 
 
 def synced(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from lrpet.exporting.formats import FORMATS
 from lrpet.planning.plain import read_json
 
 VERSION = 1
+#: Numbers that the inputs of a file may have together, which `verify` draws: a GiB of float32.
+MOST_NUMBERS = 2**28
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Artefact:
         """Return the tensors that the network takes, in order."""
         example = self.manifest["batch"]["example"]
         return [Input.from_dict(each, batch=example) for each in self.manifest["inputs"]]
+
+    @property
+    def numbers(self) -> int:
+        """Return how many numbers its inputs are, with the batch of the example."""
+        batch = self.manifest["batch"]["example"]
+        return sum(math.prod((batch, *each.shape[1:]) if each.batched else each.shape) for each in self.inputs)
 
     @property
     def error(self) -> float:
@@ -80,9 +89,9 @@ def verify(path: str | os.PathLike[str]) -> Artefact:
                 "Do not run it; export the network again"
             )
     random = torch.Generator().manual_seed(0)
-    tensors = [each.draw(artefact.manifest["batch"]["example"], random) for each in artefact.inputs]
     FORMATS[artefact.format].check()
     try:
+        tensors = [each.draw(artefact.manifest["batch"]["example"], random) for each in artefact.inputs]
         outputs = artefact.runner()(tensors)
     except Exception as error:
         raise ValueError(f"{artefact.path} does not run here: {error}") from error
@@ -106,7 +115,11 @@ def read(path: str | os.PathLike[str]) -> Artefact:
         artefact = Artefact(path, manifest)
         if artefact.format not in FORMATS or not artefact.inputs or path.name not in manifest["files"]:
             raise ValueError(f"it does not describe {path.name}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if any(Path(name).name != name for name in manifest["files"]):
+            raise ValueError("it names files of other folders")
+        if artefact.numbers > MOST_NUMBERS:
+            raise ValueError(f"its inputs are {artefact.numbers:,} numbers, and at most {MOST_NUMBERS:,} are drawn")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{source} is damaged: {error}") from None
     return artefact
 

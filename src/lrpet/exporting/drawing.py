@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrpet.compact.reading import made
+
 
 @dataclass(frozen=True)
 class Input:
@@ -66,8 +68,16 @@ class Input:
 
     @classmethod
     def from_dict(cls, data: Any, *, batch: int) -> Input:
-        """Read what `to_dict` gave; `batch` is the batch size of the example."""
-        return cls(**{**data, "shape": tuple(batch if n == "batch" else n for n in data["shape"])})
+        """Read what `to_dict` gave; `batch` is the batch size of the example.
+
+        Raises ValueError, KeyError or TypeError if `data` is anything else.
+        """
+        read = made(cls, {**data, "shape": tuple(batch if n == "batch" else n for n in data["shape"])})
+        if not isinstance(getattr(torch, read.dtype, None), torch.dtype):
+            raise ValueError(f"an input has the dtype {read.dtype!r}, which there is none")
+        if min(read.shape, default=0) < 0 or (read.batched and not read.shape):
+            raise ValueError(f"an input has the shape {read.shape}")
+        return read
 
 
 def batch_of(tensors: Sequence[Tensor]) -> int | None:

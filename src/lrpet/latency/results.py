@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lrpet.compact.reading import made
 from lrpet.compact.write import written
 from lrpet.latency.columns import aligned
 from lrpet.latency.rows import Cost, LayerRow, Row
@@ -113,14 +114,16 @@ class Bench:
             if values["format"] != FORMAT:
                 raise ValueError(f"format {values['format']!r}; this version reads format {FORMAT}")
             rows = [
-                {**row, "quartiles": tuple(row["quartiles"]), "cost": Cost(**row["cost"])} for row in values["rows"]
+                {**row, "quartiles": tuple(row["quartiles"]), "cost": made(Cost, row["cost"])} for row in values["rows"]
             ]
-            return cls(
-                rows=tuple(Row(**_without(row, "realised")) for row in rows),
-                layers=tuple(LayerRow(**_without(row, "time_ratio", "lost")) for row in values["layers"]),
+            read = cls(
+                rows=tuple(made(Row, _without(row, "realised")) for row in rows),
+                layers=tuple(made(LayerRow, _without(row, "time_ratio", "lost")) for row in values["layers"]),
                 machine=values["machine"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            str(read)  # which looks at everything
+            return read
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"{path} is no comparison of networks, as Bench.save writes it: {error}") from None
 
     def plot(self, path: str | os.PathLike[str]) -> None:

@@ -125,7 +125,7 @@ class LatencyTable:
                 shapes={name: str(shape) for name, shape in values.get("shapes", {}).items()},
                 realised=_number(values.get("realised", 1.0)),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is no table of latencies: {error}") from None
 
 

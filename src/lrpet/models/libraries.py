@@ -82,10 +82,10 @@ def holders(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def _arguments_checked(name: str, more: Mapping[str, Any]) -> Iterator[None]:
-    """Turn a TypeError about an argument that the constructor does not know into a ValueError."""
+    """Turn an error about an argument that the constructor does not know, or a layer that it cannot find, into a ValueError."""
     try:
         yield
-    except TypeError as error:
+    except (TypeError, KeyError, AttributeError) as error:
         if not more:
             raise
         raise ValueError(f"{name} does not take the arguments {', '.join(more)}: {error}") from None

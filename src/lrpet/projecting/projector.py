@@ -285,8 +285,7 @@ class Projector:
             layers = ", ".join(name for name in self._in_force.ranks if name in bad)
             raise ValueError(
                 f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares, or a negative "
-                "variance: nothing was projected. Training has diverged: lower the learning rate, or go back to the last "
-                "checkpoint."
+                "variance: nothing was projected. Training has diverged: lower the rate, or go back to the last checkpoint."
             )
 
     def _transfer(self, each: Gathered) -> tuple[Transfer, Energies]:

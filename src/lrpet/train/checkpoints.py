@@ -69,6 +69,20 @@ class Checkpoints:
             shutil.rmtree(parts, ignore_errors=True)
             parts.mkdir()
         self.processes.wait()
+        try:
+            self._write(target, parts, state, progress)
+        finally:
+            if self.processes.main:
+                shutil.rmtree(parts, ignore_errors=True)
+        if self.processes.main:
+            kept = self.all()[:KEPT]
+            for other in self.folder.iterdir():
+                if other not in kept:
+                    shutil.rmtree(other)
+        self.processes.wait()
+
+    def _write(self, target: Path, parts: Path, state: TrainingState, progress: Progress) -> None:
+        """Write the parts of all processes, and put them together where the first process is."""
         plain = state.projector.state_dict()
         own = {"bases": plain.pop("bases"), "waits": plain.pop("waits"), "random": random_state(_device(state))}
         with storing(parts):
@@ -83,11 +97,6 @@ class Checkpoints:
                 (temporary / RUN).write_text(json.dumps(run), encoding="utf-8")
                 sums = [f"{digest(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
                 (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
-            kept = self.all()[:KEPT]
-            for other in self.folder.iterdir():
-                if other not in kept:
-                    shutil.rmtree(other)
-        self.processes.wait()
 
     def load(self, state: TrainingState) -> Progress:
         """Restore the latest checkpoint that is whole, if there is any; warn if that is not the latest.

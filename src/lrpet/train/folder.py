@@ -18,6 +18,7 @@ from lrpet.train.checkpoints import Checkpoints, Progress
 from lrpet.train.config import Config, read_config
 from lrpet.train.measure import Score
 from lrpet.train.modality import modality_of
+from lrpet.train.plans import read_plan
 from lrpet.train.processes import Processes
 from lrpet.train.state import TrainingState
 
@@ -88,7 +89,7 @@ class RunFolder:
                 (temporary / "checkpoints").mkdir()
         folder.processes.wait()
         with folder._locked():
-            folder.plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
+            folder.plan = read_plan(folder.path / "plan.json")
             try:
                 yield folder
             finally:
@@ -182,8 +183,7 @@ class RunFolder:
         logged = []
         for number, line in enumerate(lines, start=1):
             try:
-                values = read_json(line)
-                logged.append({**values, "step": int(values["step"])})
+                logged.append(_logged(line))
             except (ValueError, TypeError, KeyError):
                 if number < len(lines):
                     warnings.warn(f"{self._metrics}, line {number} is damaged, and left out from here on", stacklevel=3)
@@ -228,3 +228,15 @@ class RunFolder:
         numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if isinstance(value, float)}
         if numbers:
             self._track(numbers, step=values["step"])
+
+
+def _logged(line: str) -> dict[str, Any]:
+    """Read a line of metrics. Raises ValueError, TypeError or KeyError if it is none."""
+    values = read_json(line)
+    if type(values["step"]) is not int or not isinstance(values["kind"], str):
+        raise ValueError("a line of metrics has a step and a kind")
+    if not isinstance(values.get("ranks", {}), dict) or (
+        values["kind"] == "corrupt" and type(values["image"]) is not str
+    ):
+        raise ValueError("ranks go by layers, and images have names")
+    return {**values}

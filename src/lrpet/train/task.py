@@ -18,6 +18,7 @@ from lrpet.train.data.options import Batches, BatchOptions
 from lrpet.train.data.sets import load
 from lrpet.train.data.text import TextDataset, TokenBatches, Tokens, load_text
 from lrpet.train.modality import TEXT, Modality, modality_of
+from lrpet.train.plans import read_plan
 from lrpet.train.processes import Processes
 from lrpet.train.weights import load_trained
 
@@ -173,9 +174,7 @@ def make_plan(config: Config, network: nn.Module, example: Tensor, **division: A
     if config.method == "dense":
         return lrpet.plan(network, inputs, ranks={})
     if config.plan is not None:
-        if not config.plan.is_file():
-            raise FileNotFoundError(f"there is no plan {config.plan}")
-        plan = lrpet.Plan.from_json(config.plan.read_text(encoding="utf-8")).settled()
+        plan = read_plan(config.plan).settled()
         plan.bind(network)
         return plan
     # Only training has batches for "sensitivity": until then ranks are uniform.

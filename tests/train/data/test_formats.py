@@ -108,6 +108,14 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def test_a_gzipped_file_is_unpacked_no_further_than_its_set_goes(tmp_path: Path) -> None:
+    """What says much in little would fill the memory."""
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(bytes(2**24)) * 1000)
+    with pytest.raises(ValueError, match="holds more than 67,108,864 bytes"):
+        read_idx(path)
+
+
 @pytest.mark.parametrize("damage", [truncated, wrong_label, emptied, Path.unlink])
 def test_damaged_binary_files_are_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     write_binary(tmp_path / "cifar-10-batches-bin")

@@ -92,6 +92,9 @@ def test_parts_are_found_by_folder_or_by_name(tmp_path: Path) -> None:
     tar(tmp_path / "test" / "0.tar", {"a.jpg": b"x", "a.cls": b"0"})
     assert [path.name for path in find_shards(tmp_path, "test")] == ["0.tar"]
     assert len(load(f"webdataset:{tmp_path}").test) == 1
+    (tmp_path / "classes.txt").write_bytes(b"\xffcat\n")
+    with pytest.raises(ValueError, match=r"classes\.txt is no list of classes, one a line in UTF-8"):
+        load(f"webdataset:{tmp_path}")
 
 
 def test_an_epoch_goes_through_windows_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +134,7 @@ def test_processes_and_workers_share_its_batches(place: Path) -> None:
     [
         ({"a.png": b"x"}, r"has a\.png for a: it needs one image .* and its class as a\.cls"),
         ({"a.png": b"x", "a.jpg": b"x", "a.cls": b"0"}, "it needs one image"),
+        ({"a.png": b"x", "a.cls": b"40000000"}, r"has class 40000000 in a\.cls: there are at most 1,048,576"),
         ({"a.png": b"x", "a.cls": b"cat"}, r"has 'cat' in a\.cls, not the number of a class"),
         ({"x/a.b.png": b"x", "x/a.b.cls": b"0"}, r"for x/a: it needs one image"),
         ({}, "shards without any image"),

@@ -64,11 +64,18 @@ def shards_set(place: str, image_size: int, download: bool) -> Dataset:
     parts = [read_shards(shards, index=path / f"lrpet-{part}.index", keep=download) for part, shards in both.items()]
     count = 1 + max(int(part.labels.max()) for part in parts)
     names = path / "classes.txt"
-    classes = tuple(names.read_text(encoding="utf-8").splitlines() if names.is_file() else map(str, range(count)))
+    classes = _listed(names) if names.is_file() else tuple(map(str, range(count)))
     if len(classes) < count:
         raise ValueError(f"{names} lists {len(classes)} classes, but the shards have class {count - 1}, counted from 0")
     first, second = ((part, part.labels) for part in parts)
     return _set(f"webdataset:{path}", first, second, classes, image_size)
+
+
+def _listed(names: Path) -> tuple[str, ...]:
+    try:
+        return tuple(names.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{names} is no list of classes, one a line in UTF-8: {error}") from None
 
 
 def hub_set(place: str, image_size: int, download: bool) -> Dataset:

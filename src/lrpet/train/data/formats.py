@@ -102,9 +102,12 @@ def read_idx(path: Path) -> Tensor:
     data = _bytes(path)
     if path.suffix == ".gz":
         try:
-            data = gzip.decompress(data)
+            with gzip.open(path) as file:
+                data = file.read(LARGEST + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error}. Fetch it again.") from None
+        if len(data) > LARGEST:
+            raise ValueError(f"{path} holds more than {LARGEST:,} bytes, more than any file of its set: fetch it again")
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or len(data) < 4 + 4 * data[3]:
         raise ValueError(f"{path} is no idx file of bytes: it starts with {data[:4].hex(' ')}")
     header = 4 + 4 * data[3]

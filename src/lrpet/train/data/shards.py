@@ -29,6 +29,8 @@ from lrpet.compact.write import written
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "gif", "tif", "tiff")
 #: The version of the index files.
 FORMAT = "1"
+#: Classes beyond this number are damage: a network has an output for each, up to the highest.
+MOST_CLASSES = 2**20
 _BLOCK = 512  # of a tar file
 
 
@@ -131,6 +133,8 @@ def _sample(path: Path, file: tarfile.TarFile, key: str, members: Sequence[tarfi
     text = content.read(20).decode("ascii", "replace").strip() if content else ""
     if not text.isdecimal():
         raise ValueError(f"{path} has {text!r} in {key}.cls, not the number of a class")
+    if int(text) >= MOST_CLASSES:
+        raise ValueError(f"{path} has class {text} in {key}.cls: there are at most {MOST_CLASSES:,}, counted from 0")
     return images[0].offset_data, images[0].size, int(text)
 
 
