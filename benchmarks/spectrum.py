@@ -52,8 +52,9 @@ def trained() -> dict[str, Any]:
     """Train the demo's network as the demo does."""
     sys.path.insert(0, str(EXAMPLES))
     import demo
+    from demo_data import Digits
 
-    settings, digits = demo.Settings(), demo.Digits.load()
+    settings, digits = demo.Settings(), Digits.load()
     network = demo.make_network(settings)
     plan = lrpet.plan(network, demo.EXAMPLE, macs=settings.macs)
     projector = Watching(network, plan, total_steps=settings.steps, start=settings.start)

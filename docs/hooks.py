@@ -1,7 +1,7 @@
 """What the site is made of besides `docs`: pages of the repository's root, and the files that any page links to.
 
-Links are written for readers of the repository, as `../src/lrpet/layers`. On the site they lead to a page that shows the file, or
-to the file itself where a browser shows it. Equations in fences named math become MathML, which needs no script.
+Links are written for readers of the repository, as `../src/lrpet/layers`. On the site they lead to a page that shows the file,
+or to the file itself where a browser shows it. Equations in fences named math become MathML, which needs no script.
 """
 
 from __future__ import annotations

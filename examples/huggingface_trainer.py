@@ -35,10 +35,11 @@ def main(folder: str = "runs/huggingface", *, epochs: int = 10) -> list[int]:
     )
     callback = LrpetCallback(macs=0.6)  # a budget; a plan or a projector will do as well
     Trainer(model, arguments, train_dataset=count_up(), callbacks=[callback]).train()
-    callback.finish().save_pretrained(f"{folder}/compact")
+    callback.finish().save_pretrained(f"{folder}/compact")  # type: ignore[operator]
 
     compact = AutoModelForCausalLM.from_pretrained(f"{folder}/compact")
-    tokens = compact.generate(torch.tensor([[5, 6, 7, 8]]), max_new_tokens=4, do_sample=False)[0, 4:].tolist()
+    prompt = torch.tensor([[5, 6, 7, 8]])
+    tokens = compact.generate(prompt, max_new_tokens=4, do_sample=False)[0, 4:].tolist()
     print(f"5, 6, 7, 8 goes on with {', '.join(map(str, tokens))}")
     return tokens  # type: ignore[no-any-return]
 

@@ -43,14 +43,12 @@ def main(folder: str = "runs/lightning", *, epochs: int = 10) -> float:
     batches = DataLoader(TensorDataset(images[:-360], labels[:-360]), batch_size=64, shuffle=True)
     reader = Reader()
     projector = lrpet.Projector(reader.network, lrpet.plan(reader.network, images[:1], macs=0.3))
-    trainer = L.Trainer(
-        **{"max_epochs": epochs, "accelerator": "cpu", "callbacks": [ProjectorCallback(projector)]},
-        **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False},
-    )
+    callbacks: list[L.Callback] = [ProjectorCallback(projector)]
+    trainer = L.Trainer(default_root_dir=folder, max_epochs=epochs, accelerator="cpu", callbacks=callbacks)
     trainer.fit(reader, batches)
     compact = projector.finish().eval()
-    lrpet.save(compact, folder, overwrite=True)
-    accuracy = (compact(images[-360:]).argmax(1) == labels[-360:]).float().mean().item()
+    lrpet.save(compact, f"{folder}/compact", overwrite=True)
+    accuracy = float((compact(images[-360:]).argmax(1) == labels[-360:]).float().mean())
     print(f"{accuracy:.1%} of 360 test images")
     return accuracy
 

@@ -49,7 +49,7 @@ def main(folder: str = "runs/plain", *, epochs: int = 8) -> float:
 
     compact = lrpet.load(folder, make_model()).eval()
     images, labels = next(iter(DataLoader(test, batch_size=len(test))))
-    accuracy = (compact(images).argmax(1) == labels).float().mean().item()
+    accuracy = float((compact(images).argmax(1) == labels).float().mean())
     print(f"{accuracy:.1%} of {len(test)} test images at {plan.macs / plan.macs_dense:.0%} of the multiply-adds")
     return accuracy
 

@@ -95,7 +95,12 @@ def with_frameworks() -> dict[str, Any]:
 
     quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     digits = torch.utils.data.TensorDataset(images(16, 3, 8, 8), torch.arange(16) % 10)
-    names = {**common(), "loader": torch.utils.data.DataLoader(digits, batch_size=8), "L": lightning, "module": Module()}
+    names = {
+        **common(),
+        "loader": torch.utils.data.DataLoader(digits, batch_size=8),
+        "L": lightning,
+        "module": Module(),
+    }
     names["quiet"] = {**quiet, "enable_model_summary": False}
     return {**with_transformers(), **names}
 

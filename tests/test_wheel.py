@@ -77,7 +77,14 @@ def test_the_source_distribution_has_what_the_tests_read(built: Path) -> None:
     (file,) = built.glob("lrpet-*.tar.gz")
     with tarfile.open(file) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for wanted in ("README.md", "RESULTS.md", "mkdocs.yml", "docs/index.md", "benchmarks/results/demo.json", "tests/pages.py"):
+    for wanted in (
+        "README.md",
+        "RESULTS.md",
+        "mkdocs.yml",
+        "docs/index.md",
+        "benchmarks/results/demo.json",
+        "tests/pages.py",
+    ):
         assert wanted in names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("build/", ".venv/", "runs/"))]
 

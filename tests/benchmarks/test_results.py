@@ -163,7 +163,9 @@ def test_accuracy_against_others() -> None:
 def test_the_networks_that_were_tried_are_counted() -> None:
     libraries = ("timm", "torchvision", "transformers")
     counted = sum(len(result(f"coverage-{library}.json")["models"]) for library in libraries)
-    assert f"lists {counted} networks of timm, torchvision and transformers" in page("docs/limits.md").replace("\n", " ")
+    assert f"lists {counted} networks of timm, torchvision and transformers" in page("docs/limits.md").replace(
+        "\n", " "
+    )
     assert f"coverage of {counted} networks" in README
     assert f"coverage of {counted} networks" in page("docs/reproducing.md")
 

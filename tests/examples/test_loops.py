@@ -33,7 +33,11 @@ def test_they_are_short(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "folder", "epochs"),
-    [("plain_pytorch", "runs/plain", 3), ("lightning_trainer", "runs/lightning", 3), ("timm_accelerate", "runs/timm", 4)],
+    [
+        ("plain_pytorch", "runs/plain", 3),
+        ("lightning_trainer", "runs/lightning/compact", 3),
+        ("timm_accelerate", "runs/timm", 4),
+    ],
 )
 def test_loops_on_digits(run: Any, name: str, folder: str, epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
     accuracy = run(name, epochs=epochs)

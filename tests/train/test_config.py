@@ -190,5 +190,7 @@ def test_recipes_of_lrpet_are_found_by_name_anywhere(tmp_path: Path, monkeypatch
         assert read_config(name).model == read_config(RECIPES[0].with_name("cifar10-vit.yaml")).model
     (tmp_path / "cifar10-vit.yaml").write_text("{model: resnet8, data: digits, keep: 0.5, epochs: 1}")
     assert read_config("cifar10-vit.yaml").model == "resnet8"
-    with pytest.raises(FileNotFoundError, match=r"no recipe other/cifar10-vit\.yaml, and lrpet has cifar10-resnet20-cpu, "):
+    with pytest.raises(
+        FileNotFoundError, match=r"no recipe other/cifar10-vit\.yaml, and lrpet has cifar10-resnet20-cpu, "
+    ):
         read_config("other/cifar10-vit.yaml")
