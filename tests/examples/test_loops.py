@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 
 from lrpet.compact.files import read_manifest
@@ -15,6 +16,7 @@ from lrpet.compact.files import read_manifest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LOOPS = ("plain_pytorch", "huggingface_trainer", "lightning_trainer", "timm_accelerate", "onnx_deployment")
 CHANCE = 0.1
+exporting = pytest.mark.skipif(torch.__version__ < "2.7", reason="export needs torch 2.7")
 
 
 @pytest.fixture
@@ -51,12 +53,14 @@ def test_the_huggingface_trainer(run: Any) -> None:
     assert run("huggingface_trainer") == [9, 10, 11, 12]
 
 
+@exporting
 @pytest.mark.filterwarnings("ignore")
 def test_the_onnx_file(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("onnx_deployment", name="resnet8", seconds=0.02) < 1e-3
     assert "largest error" in capsys.readouterr().out
 
 
+@exporting
 @pytest.mark.filterwarnings("ignore")
 def test_the_notebook(tmp_path: Path) -> None:
     notebook: Any = nbformat.read(EXAMPLES / "first_steps.ipynb", as_version=4)  # type: ignore[no-untyped-call]
