@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types hooks setup clean
+.PHONY: demo test lint types docs hooks setup clean
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo.py runs/demo
@@ -17,6 +17,10 @@ lint: .venv/.dev
 
 types: .venv/.dev
 	$(BIN)/mypy
+
+# The site, in build/site. Any warning is an error.
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Everything that a commit is checked for, on all files.
 hooks: .venv/.dev

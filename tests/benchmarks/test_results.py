@@ -1,4 +1,4 @@
-"""Every number the README quotes is in a committed result."""
+"""Every number that README and documentation quote is in a committed result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
 PROVENANCE = {"command", "commit", "hardware", "versions", "seed"}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+README, NUMBERS = page("README.md"), page("docs/numbers.md")
 
 
 def result(name: str) -> Any:
@@ -37,7 +43,8 @@ def test_cifar10_on_a_cpu() -> None:
         f"{100 * run['macs'] / run['macs_dense']:.0f} % of the multiply-adds",
         f"{run['cpu_milliseconds_of_64']:.0f} ms for 64 images, against {run['cpu_milliseconds_of_64_dense']:.0f} ms",
     ]
-    assert all(figure in README for figure in figures), figures
+    assert all(figure in NUMBERS for figure in figures), figures
+    assert f"Eight epochs of ResNet-20 come to {figures[1]}" in page("docs/reproducing.md")
 
 
 def test_projection_table() -> None:
@@ -45,18 +52,18 @@ def test_projection_table() -> None:
         times = row["milliseconds"]
         figures = [name, *(f"{times[key]:.1f}" for key in ("svd", "cold", "warm", "products"))]
         line = f"| {' | '.join(figures)} | {row['speedup_over_svd']['cold']:.1f}× | {row['speedup_over_svd']['warm']:.1f}× |"
-        assert line in README, line
+        assert line in NUMBERS, line
 
 
 def test_share_of_training_time() -> None:
     for case in result("training-share-cpu.json")["cases"].values():
-        assert f"{100 * case['share']:.4f} %" in README
+        assert f"{100 * case['share']:.4f} %" in NUMBERS
         projection, step = case["seconds_a_projection"], case["seconds_a_step"]
-        assert f"{100 * projection / (5 * step + projection):.2f} %" in README
+        assert f"{100 * projection / (5 * step + projection):.2f} %" in NUMBERS
 
 
 def test_the_small_language_model() -> None:
-    """What README and RESULTS.md say of it holds at every seed."""
+    """What docs/numbers.md and RESULTS.md say of it holds at every seed."""
     lines = (ROOT / "benchmarks" / "results" / language_report.FILE).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert all(row.keys() >= PROVENANCE for row in rows)
@@ -66,11 +73,11 @@ def test_the_small_language_model() -> None:
         assert by_arm["projected"][seed] < min(by_arm[arm][seed] for arm in ("retrained", "scratch", "cut"))
         assert by_arm["dense"][seed] < by_arm["no_transfer"][seed] < by_arm["projected"][seed]
     means = {arm: f"{statistics.fmean(values.values()):.3f}" for arm, values in by_arm.items()}
-    assert all(means[arm] in README for arm in ("dense", "projected", "no_transfer", "retrained", "scratch"))
+    assert all(means[arm] in NUMBERS for arm in ("dense", "projected", "no_transfer", "retrained", "scratch"))
 
 
 def test_loaders() -> None:
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    text = page("docs/data.md")
     for measured in result("loading-cpu.json")["images_per_second"].values():
         assert all(f"{rate:.0f}" in text for rate in measured["median"].values())
 
@@ -78,7 +85,7 @@ def test_loaders() -> None:
 def test_energy_of_friendly_ranks() -> None:
     rows = {(row["macs"], row["multiple_of"]): row["mean_kept"] for row in result("friendly-energy.json")["rows"]}
     for macs in (0.45, 0.25):
-        assert all(f"{100 * rows[macs, multiple]:.1f} %" in README for multiple in ("auto", 1))
+        assert all(f"{100 * rows[macs, multiple]:.1f} %" in NUMBERS for multiple in ("auto", 1))
 
 
 def test_speed_tables() -> None:
@@ -86,13 +93,13 @@ def test_speed_tables() -> None:
         by_macs, by_time = speed_report.read(ROOT / "benchmarks" / "results", instructions)
         assert by_macs
         assert by_time
-        assert "\n".join(speed_report.short_table(by_macs)) in README
+        assert "\n".join(speed_report.short_table(by_macs)) in NUMBERS
     by_time = speed_report.read(ROOT / "benchmarks" / "results", "avx512")[1]
-    assert "\n".join(speed_report.timed_table(by_time)) in README
+    assert "\n".join(speed_report.timed_table(by_time)) in NUMBERS
 
 
 def test_scaling() -> None:
-    text, measured = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8"), result("sharding-cpu.json")
+    text, measured = page("docs/scaling.md"), result("sharding-cpu.json")
     assert "\n".join(sharding_report.measured_table(measured["measured"])) in text
     assert "\n".join(sharding_report.computed_table(measured["computed"])) in text
 
@@ -108,20 +115,22 @@ def test_generation() -> None:
 
 
 def test_demo_seeds() -> None:
+    text = page("docs/quickstart.md")
     found = {
         name: f"{each['mean']:.1f} ± {each['deviation']:.1f}"
         for name, each in result("demo-seeds.json")["test_accuracy"].items()
     }
     dense, *others = found.values()
-    assert f"dense {dense} %, LRPET " in README
+    assert f"dense {dense} %, LRPET " in text
     assert len(others) == 4
-    assert all(f" {each}" in README for each in others)
+    assert all(f" {each}" in text for each in others)
     runs = result("demo-seeds.json")["runs"].values()
     ahead = [run["LRPET"]["accuracy"] - run["SVD half-way, retrained"]["accuracy"] for run in runs]
-    assert f"by {100 * min(ahead):.2f} to {100 * max(ahead):.1f} points" in " ".join(README.split())
+    assert f"by {100 * min(ahead):.2f} to {100 * max(ahead):.1f} points" in " ".join(text.split())
 
 
 def test_quantised() -> None:
+    text = page("docs/deploying.md")
     rows = {
         (row["network"], row["numbers"]): row
         for row in result("quantised-resnet20.json")["rows"]
@@ -130,19 +139,17 @@ def test_quantised() -> None:
     for network in ("low-rank", "dense"):
         plain, quantised = rows[network, "float32"], rows[network, "int8"]
         accuracies = (100 * each["test_accuracy"] for each in (plain, quantised))
-        assert "{:.2f} → {:.2f} %".format(*accuracies) in README
+        assert "{:.2f} → {:.2f} %".format(*accuracies) in text
         slower = quantised["milliseconds_of_64"] / plain["milliseconds_of_64"]
-        assert f"{slower:.2f} times" in README
-        assert f"{quantised['bytes'] / 1e6:.2f} MB" in README
+        assert f"{slower:.2f} times" in text
+        assert f"{quantised['bytes'] / 1e6:.2f} MB" in text
 
 
 def test_exports() -> None:
     rows = result("exports.json")["rows"]
     assert len({(row["network"], row["format"]) for row in rows}) == 5 * 4 == len(rows)
-    assert (
-        f"errors of {max(row['error'] for row in rows):.1e} of the largest output at most".replace("e-0", "e-")
-        in README
-    )
+    said = f"errors of {max(row['error'] for row in rows):.1e} of the largest output at most".replace("e-0", "e-")
+    assert said in page("docs/deploying.md").replace("\n", " ")
     assert all(row["agreement"] == 1 for row in rows)
 
 
@@ -150,25 +157,76 @@ def test_accuracy_against_others() -> None:
     results = [row for row in report.read(ROOT / "benchmarks" / "results") if row["epochs"] == 12]
     for method in ("dense", report.LEADING[0], "svd_retrain", "factors"):
         rows = [row for row in results if row["method"] == method and row["keep"] in (None, 0.38)]
-        assert report.spread([row["test_accuracy"] for row in rows]) in README, method
+        assert report.spread([row["test_accuracy"] for row in rows]) in NUMBERS, method
     accuracy = {(row["method"], row["keep"], row["seed"]): row["test_accuracy"] for row in results}
-    assert "LRPET is ahead of both at every seed" in README
+    assert "LRPET is ahead of both at every seed" in NUMBERS
     for seed, rival in itertools.product((0, 1, 2), ("svd_retrain", "factors")):
         assert accuracy[report.LEADING[0], 0.38, seed] > accuracy[rival, 0.38, seed]
     few = {row["method"]: row for row in results if row["keep"] == 0.2}
     figures = [
         report.spread([few[method]["test_accuracy"]]) for method in (report.LEADING[0], "svd_retrain", "factors")
     ]
-    assert f"{figures[0]}, {figures[1]} and {figures[2]} %" in README
-    assert f"{few['svd_retrain']['macs'] / few['svd_retrain']['macs_dense']:.0%}".replace("%", " %") in README
+    assert f"{figures[0]}, {figures[1]} and {figures[2]} %" in NUMBERS
+    assert f"{few['svd_retrain']['macs'] / few['svd_retrain']['macs_dense']:.0%}".replace("%", " %") in NUMBERS
 
 
-def test_the_readme_counts_the_networks_that_were_tried() -> None:
-    counted = sum(
-        len(result(f"coverage-{library}.json")["models"]) for library in ("timm", "torchvision", "transformers")
+def test_the_networks_that_were_tried_are_counted() -> None:
+    libraries = ("timm", "torchvision", "transformers")
+    counted = sum(len(result(f"coverage-{library}.json")["models"]) for library in libraries)
+    assert f"lists {counted} networks of timm, torchvision and transformers" in page("docs/limits.md").replace(
+        "\n", " "
     )
-    assert f"lists {counted} of timm, torchvision and transformers" in README
+    assert f"coverage of {counted} networks" in README
+    assert f"coverage of {counted} networks" in page("docs/reproducing.md")
+
+
+def test_the_three_numbers_of_the_readme() -> None:
+    demo = result("demo.json")
+    told = []
+    for name in ("dense", "LRPET"):
+        rows = demo["bench"]["rows"]
+        row = next(row for row in rows if (row["network"], row["runtime"]) == (name, "onnxruntime"))
+        told.append(f"{100 * demo['arms'][name]['accuracy']:.1f} %, {row['milliseconds']:.1f} ms")
+    images, macs = demo["settings"]["timed_batch"], demo["settings"]["macs"]
+    assert f"| digits, {100 * macs:.0f} % of the multiply-adds: accuracy, and time of {images} images" in README
+    assert f"| {' | '.join(told)} | [`demo.json`]" in README
+
+    runs = [row for row in report.read(ROOT / "benchmarks" / "results") if row["epochs"] == 12]
+    methods = (("dense", None), (report.LEADING[0], 0.38), ("svd_retrain", 0.38))
+    found = [[row for row in runs if (row["method"], row["keep"]) == method] for method in methods]
+    dense, ours, retrained = (report.spread([row["test_accuracy"] for row in rows]) for rows in found)
+    assert [len(rows) for rows in found] == [3, 3, 3]
+    assert f"| {dense} % | {ours} %; SVD and retraining {retrained} % | [`accuracy.jsonl`]" in README
+    assert {f"{row['macs'] / row['macs_dense']:.2f}" for rows in found[1:] for row in rows} == {"0.42"}
+    assert "ResNet-20 on CIFAR-10, 12 epochs, 42 % of the multiply-adds: accuracy of three seeds" in README
+
+    wanted = ("macs=0.45", "onnxruntime", 16)
+    rows = result("speed-resnet50-avx512.json")["rows"]
+    (row,) = [row for row in rows if (row["network"], row["runtime"], row["batch_size"]) == wanted]
+    assert "| ResNet-50, 45 % of the multiply-adds: time of 16 images in ONNX Runtime" in README
+    assert f"| 1 | {row['time_ratio']:.2f} | [`speed-resnet50-avx512.json`]" in README
+
+
+def test_what_the_pages_say_of_the_spectrum() -> None:
+    found, text = result("spectrum.json"), page("docs/method.md")
+    (first, most), (_, second), *_, (_, last) = found["pruned"]
+    assert f"at step {first} of {found['steps']}, prunes {100 * most:.0f} % of the layer's energy" in text
+    assert f"of {len(found['spectra'][0]['before'])} singular values, {found['rank']} of which are kept" in text
+    rank, (start, early, end) = found["rank"], found["spectra"]
+    assert f"at step {early['step']}" in text
+    assert start["after"][rank - 1] > start["before"][rank - 1]
+    assert start["after"][rank] < 1e-5
+    assert early["before"][rank] < early["before"][rank - 1] / 20
+    assert end["before"][rank] < end["before"][rank - 1] / 1e5
+    assert second < 1e-3
+    assert last < 1e-9
+
+
+def test_the_least_time_of_mobilenet() -> None:
+    by_time = speed_report.read(ROOT / "benchmarks" / "results", "avx512")[1]
+    budgets = [line.split("|")[4].strip() for line in speed_report.timed_table(by_time) if "| MobileNetV2 |" in line]
+    assert f"MobileNetV2 at best came to {min(budgets)} of the time" in page("docs/index.md").replace("\n", " ")
 
 
 def test_the_coverage_page_is_that_of_the_results() -> None:
-    assert (ROOT / "COVERAGE.md").read_text(encoding="utf-8") == coverage_report.page()
+    assert page("COVERAGE.md") == coverage_report.page()

@@ -1,4 +1,4 @@
-"""The demo runs to the end, its verdict follows from its numbers, and the README shows a committed run of it."""
+"""The demo runs to the end, its verdict follows from its numbers, and the pages show a committed run of it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_the_verdict_says_when_nothing_is_gained(demo: Any, committed: Any) -> N
     assert "NOT" not in demo.verdict(committed)
 
 
-def test_the_readme_shows_the_committed_run(demo: Any, committed: Any) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_pages_show_the_committed_run(demo: Any, committed: Any) -> None:
     report = importlib.import_module("demo_report")
-    assert "\n".join(report.markdown(committed)) in readme
-    assert f"({'examples/demo.svg'})" in readme
+    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    assert "\n".join(report.markdown(committed)) in page
+    assert "(examples/demo.svg)" in (ROOT / "README.md").read_text(encoding="utf-8")

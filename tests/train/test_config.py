@@ -182,3 +182,15 @@ def test_old_names_beside_new_ones_are_refused(tmp_path: Path, mixed: dict[str, 
     path.write_text(yaml.safe_dump({"keep": 0.5, **mixed}))
     with pytest.raises(ValueError, match=r"names of lrpet 0\.1\.0 stand beside newer ones"):
         read_config(path)
+
+
+def test_recipes_of_lrpet_are_found_by_name_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cifar10-vit", "cifar10-vit.yaml", "recipes/cifar10-vit.yaml"):
+        assert read_config(name).model == read_config(RECIPES[0].with_name("cifar10-vit.yaml")).model
+    (tmp_path / "cifar10-vit.yaml").write_text("{model: resnet8, data: digits, keep: 0.5, epochs: 1}")
+    assert read_config("cifar10-vit.yaml").model == "resnet8"
+    with pytest.raises(
+        FileNotFoundError, match=r"no recipe other/cifar10-vit\.yaml, and lrpet has cifar10-resnet20-cpu, "
+    ):
+        read_config("other/cifar10-vit.yaml")

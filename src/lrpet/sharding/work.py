@@ -64,9 +64,12 @@ def assigned(layers: Sequence[MatrixLayer], *, alone: bool = False) -> list[Assi
 
 
 def _of_plain_weight(layer: MatrixLayer) -> MatrixLayer:
-    """Return a layer with the plain tensor, in place of a DTensor, that holds its whole weight in this process."""
+    """Return a layer with plain tensors, in place of DTensors, that hold its whole weight and batch norm in this process."""
     weight: Any = layer.weight
-    return holding(layer, weight.detach().to_local(), None) if is_dtensor(weight) else layer
+    if not is_dtensor(weight):
+        return layer
+    norm = layer.batch_norm
+    return holding(layer, weight.detach().to_local(), None if norm is None else with_tensors(norm, _numbers(norm)))
 
 
 def together(work: Sequence[Assigned]) -> bool:

@@ -25,6 +25,7 @@ from lrpet.train.options import (
     Optimisation,
     Run,
 )
+from lrpet.train.recipes import recipe_at
 from lrpet.train.yaml_text import read_yaml, write_yaml
 
 if TYPE_CHECKING:
@@ -198,11 +199,11 @@ def make_config(values: Mapping[str, Any]) -> Config:
 def read_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Config:
     """Return the config in a YAML file, with `overrides` over it. Names of lrpet 0.1.0 are understood in the file.
 
+    A path that is not there may name a recipe that comes with lrpet, see `recipe_at`.
+
     Raises FileNotFoundError if there is no file, or ValueError as `make_config` does.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recipe {path}")
+    path = recipe_at(Path(path))
     try:
         values = read_yaml(path.read_text(encoding="utf-8")) or {}
     except ValueError as error:
