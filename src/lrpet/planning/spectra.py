@@ -13,13 +13,24 @@ def energies(layer: MatrixLayer) -> Tensor:
 
     They are float64 and descend. Raises ValueError if the weight or the batch norm holds NaN or Inf.
     """
-    matrices = layer.folded(torch.float64)
-    gram = matrices @ matrices.mT if matrices.shape[1] <= matrices.shape[2] else matrices.mT @ matrices
-    if not bool(gram.isfinite().all()):
+    values = squared_singular_values(layer.folded(torch.float64))
+    if values is None:
         raise ValueError(
             f"NaN or Inf in the weight or batch norm of {layer.name!r}, or in their squares, so that it has no energy: "
             "if it was being trained, training has diverged"
         )
+    return values
+
+
+def squared_singular_values(matrices: Tensor) -> Tensor | None:
+    """Return the squared singular values, shape (groups, full rank), descending; None if one of them is not finite.
+
+    Args:
+        matrices: Shape (groups, rows, columns), in float64 for values that are small beside the largest.
+    """
+    gram = matrices @ matrices.mT if matrices.shape[1] <= matrices.shape[2] else matrices.mT @ matrices
+    if not bool(gram.isfinite().all()):
+        return None
     values: Tensor = torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0)
     return values
 
