@@ -34,7 +34,7 @@ def _with_scores(front: str, summary: Mapping[str, Any]) -> str:
     text = modality_of(summary["data"]) is TEXT
     task = "text-generation" if text else "image-classification"
     kinds = ("accuracy", "perplexity", "loss") if text else ("accuracy",)
-    data = ModelCard(f"---\n{front}\n---\n", ignore_metadata_errors=True).data
+    data: Any = ModelCard(f"---\n{front}\n---\n", ignore_metadata_errors=True).data
     data.pipeline_tag = task
     data.model_name = f"{summary['model']}, compact"
     data.eval_results = [

@@ -38,10 +38,12 @@ def moments(total_steps: int, projections: list[int]) -> set[tuple[int, When]]:
     They are the beginning, a few before the first projection, before and after it, a few before later ones, and the end.
     """
     first = projections[0] if projections else total_steps
-    recorded: set[tuple[int, When]] = {(first * part // (BEFORE + 1), "free") for part in range(BEFORE + 2)}
     later = projections[1:]
-    recorded |= {(later[len(later) * part // AFTER], "free") for part in range(AFTER) if later}
-    return recorded | ({(first, "projected")} if projections else set()) | {(total_steps, "end")}
+    free = [first * part // (BEFORE + 1) for part in range(BEFORE + 2)]
+    free += [later[len(later) * part // AFTER] for part in range(AFTER) if later]
+    recorded: set[tuple[int, When]] = {(step, "free") for step in free}
+    recorded |= {(step, "projected") for step in projections[:1]}
+    return recorded | {(total_steps, "end")}
 
 
 class Spectra:
