@@ -128,7 +128,7 @@ class _Training:
             held_out = self.validated()
             rate = counted / elapsed
             folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
-            console.epoch_done(progress, self.projector, trained, held_out, rate=rate)
+            console.epoch_done(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
             console.corrupt(self.log_corrupt(folder))
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)
@@ -160,7 +160,13 @@ class _Training:
         self.model.train()
         running = Running(self.accelerator.device, progress.totals if self.processes.main else (0.0, 0.0, 0.0))
         batches = console.epoch(
-            epoch, self.batches, running, self.projector, counted=self.task.counted_in_batch, done=done
+            epoch,
+            self.batches,
+            running,
+            self.projector,
+            counted=self.task.counted_in_batch,
+            lr=lambda: self.rate,
+            done=done,
         )
         for step, (inputs, labels) in enumerate(batches, start=done + 1):
             rate = self.rate
