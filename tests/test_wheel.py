@@ -33,6 +33,7 @@ def test_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert "lrpet/py.typed" in names
+        assert {f"lrpet/report/page/{name}" for name in ("page.html", "style.css", "page.js")} <= set(names)
         assert any(name.endswith("licenses/LICENSE") for name in names)
         assert not any(name.startswith("tests") for name in names)
         archive.extractall(tmp_path / "site")

@@ -32,7 +32,7 @@ class Folding:
 def folding(run: Run) -> Folding | None:
     """Return the picture of the layer that lost most at the first projection, at the end; None where nothing was recorded."""
     spectra = run.spectra
-    if spectra is None or not (names := spectra.layers()):
+    if spectra is None or not (names := spectra.layers(layer.name for layer in run.plan.layers)):
         return None
     plot = Plot(Scale(0, 1), Scale(FLOOR, 1.0, log=True), height=300)
     ranks = run.plan.ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +58,11 @@ class Spectra:
         moments.sort(key=lambda moment: (moment.step, _ORDER.index(moment.when)))
         return cls(tuple(moments), "" if moments else "The run recorded none (option spectra, or an earlier lrpet).")
 
-    def layers(self) -> list[str]:
-        """Return the names of the layers that all moments have."""
+    def layers(self, names: Iterable[str]) -> list[str]:
+        """Return those of these names that are layers which all moments have."""
         if not self.moments:
             return []
-        return [name for name in self.moments[-1].values if all(name in moment.values for moment in self.moments)]
+        return [name for name in names if all(name in moment.values for moment in self.moments)]
 
     def curves(self, name: str, rank: int | None, *, layers: int) -> tuple[list[int], list[list[float]]]:
         """Return the curves of a layer: numbers of singular values from 1, and for each moment the values at them.

@@ -44,13 +44,14 @@ def write_report(folders: Sequence[str | os.PathLike[str]], path: str | os.PathL
     if not paths:
         raise ValueError("no run was given: name the folders of one or more runs")
     page = Path(path) if path is not None else (paths[0] if len(paths) == 1 else Path()) / PAGE
+    runs = read_runs(paths)
     if not page.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {page.parent} for {page.name}")
     if page.exists() and not _is_ours(page):
         raise FileExistsError(
             f"{page} exists and is no page of lrpet report: choose another --output, or remove it first"
         )
-    text = rendered(read_runs(paths))
+    text = rendered(runs)
     with written(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return page
