@@ -113,6 +113,7 @@ def test_singular_values_are_drawn_for_every_layer_and_moment(opened: list[Any])
         layer.select_option(label=name)
         drawn.add(tab.evaluate(curve))
         assert name in figure.locator("svg").get_attribute("aria-label")
+        assert f"Singular values of {name} over training." in figure.locator("figcaption").inner_text()
     assert len(drawn) == len(layers)
     assert figure.locator("[data-part=rank]").inner_html() == "stays dense"  # the classifier
     tab.clock.install()

@@ -36,13 +36,27 @@ def against_macs(runs: Sequence[Run]) -> Markup | None:
 
 
 def against_latency(runs: Sequence[Run]) -> Markup | None:
-    """Draw scores against the milliseconds of one image or window, with the quartiles of all passes."""
+    """Draw scores against the time of one image or window, with the quartiles of all passes.
+
+    Runs of one network are compared by parts of the dense network's time, which each run measured in turn with its own: the
+    machine may have been busier at one time than at another.
+    """
+    relative = is_relative(runs)
 
     def cost(run: Run) -> tuple[float, tuple[float, float] | None] | None:
-        measured = times_of(run)
-        return (measured[0].compact, measured[0].quartiles) if measured else None
+        measured = times_of(run)[:1]
+        for each in measured:
+            unit = each.dense if relative else 1.0
+            spread = each.quartiles and (each.quartiles[0] / unit, each.quartiles[1] / unit)
+            return (1.0, None) if relative and run.is_dense else (each.compact / unit, spread)
+        return None
 
-    return _scatter(runs, "latency, ms", cost)
+    return _scatter(runs, "time of one pass, dense = 1" if relative else "time of one pass, ms", cost)
+
+
+def is_relative(runs: Sequence[Run]) -> bool:
+    """Tell whether all runs are of one network and data, so that times are compared with the dense network's."""
+    return len({run.task for run in runs}) == 1
 
 
 def _scatter(

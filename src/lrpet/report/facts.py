@@ -10,6 +10,8 @@ from pathlib import Path
 from lrpet.report.runs import Run
 
 WEIGHTS = "model.safetensors"
+#: Quartiles further apart than this part of the median are a sign of other work on the machine.
+WIDE = 0.3
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,19 @@ class Times:
         return self.compact < (self.dense_quartiles[0] if self.dense_quartiles else self.dense)
 
     @property
+    def wide(self) -> bool:
+        """Whether the quartiles of one of the networks lie so far apart that other work must have been running."""
+        both = ((self.dense, self.dense_quartiles), (self.compact, self.quartiles))
+        return any(pair is not None and pair[1] - pair[0] > WIDE * median for median, pair in both)
+
+    @property
     def said(self) -> str:
         """The comparison in words."""
+        doubt = ", but the times spread widely" if self.wide else ""
         if self.faster:
-            return f"{1 - self.compact / self.dense:.0%} less than the dense network's {self.dense:.3g} ms"
+            return f"{1 - self.compact / self.dense:.0%} less than the dense network's {self.dense:.3g} ms{doubt}"
         how = "more than" if self.compact > self.dense else "not measurably less than"
-        return f"{how} the dense network's {self.dense:.3g} ms"
+        return f"{how} the dense network's {self.dense:.3g} ms{doubt}"
 
 
 def spread(quartiles: tuple[float, float] | None) -> str:
@@ -165,10 +174,10 @@ def verdict(run: Run, runs: Sequence[Run]) -> str:
     if run.is_dense:
         return f"The dense network comes to a test {run.kind} of {score_of(run, run.score)}."
     plan, dense = run.plan, dense_score(run, runs)
-    known = "what that loses is not known without a run of the dense network"
-    loss = known if dense is None else f"{against(run, run.score, dense[0])} the dense network"
+    unknown = "; what that loses is not known without a run of the dense network"
+    loss = unknown if dense is None else f", {against(run, run.score, dense[0])} the dense network"
     said = [
-        f"Test {run.kind} {score_of(run, run.score)}, {loss}.",
+        f"Test {run.kind} {score_of(run, run.score)}{loss}.",
         f"It has {plan.macs / plan.macs_dense:.0%} of the multiply-adds",
         f"and {plan.params / plan.params_dense:.0%} of the parameters.",
     ]

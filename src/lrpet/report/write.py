@@ -70,6 +70,7 @@ def rendered(runs: Sequence[Run]) -> str:
         comparison=_comparison(runs) if len(runs) > 1 else None,
         count=count,
         spread=spread,
+        breakable=breakable,
     )
 
 
@@ -117,6 +118,11 @@ def status(layer: LayerPlan, dead: set[str]) -> tuple[str, str]:
     return "unable", "not possible"
 
 
+def breakable(name: str) -> Markup:
+    """Return a dotted name that a line may end within, after a dot."""
+    return Markup(".<wbr>").join(name.split("."))
+
+
 def usage(run: Run) -> str:
     """Return the code that loads the run's compact network."""
     code = f'import lrpet\n\nmodel = lrpet.load("{run.folder}")'
@@ -133,6 +139,7 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
         "letters": compare.letters(runs),
         "macs": compare.against_macs(runs),
         "latency": compare.against_latency(runs),
+        "relative": compare.is_relative(runs),
         "figures": compare.figures(runs),
         "options": compare.options(runs),
     }

@@ -41,6 +41,7 @@
       ticks.forEach((tick, i) => { tick.textContent = Math.round(chosen.full * i / (ticks.length - 1)); });
       const words = data.moments[number];
       part(figure, "words").textContent = words;
+      part(figure, "name").textContent = layer.selectedOptions[0].text;
       moment.setAttribute("aria-valuetext", words);
       svg.setAttribute("aria-label", `Singular values of ${layer.selectedOptions[0].text} at ${words}, and at the beginning.`);
     };
