@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import Small
 from runs import killed_at, lines, quick, run, weights
 from safetensors.torch import load_file
 
 import lrpet
-from lrpet.train.spectra import AFTER, BEFORE, moments
+from lrpet.report.spectra import Spectra as Read
+from lrpet.train import spectra
+from lrpet.train.spectra import AFTER, BEFORE, SKIPPED, Spectra, moments
 
 pytestmark = pytest.mark.usefixtures("untimed")
 OPTIONS: dict[str, Any] = {"model": "resnet8", "epochs": 3, "start": 0.5, "every": 2, "schedule": "cosine"}
@@ -56,6 +59,21 @@ def test_spectra_fold_to_a_cliff_at_the_rank_and_recording_changes_nothing(tmp_p
             assert values[name][rank - 1] > 1e-3 * values[name][0]
         assert free[name][rank] > 1e-3 * free[name][0]
     assert "fc" in free  # layers that stay dense are there too
+
+
+def test_sharded_weights_are_left_out_for_a_reason(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = lrpet.plan(small, torch.zeros(1, 3, 8, 8), keep=0.5)
+    recorder = Spectra(lrpet.Projector(small, plan, total_steps=4), tmp_path, wanted=True)
+    monkeypatch.setattr(spectra, "is_dtensor", lambda weight: True)
+    recorder.begin(0)
+    assert [path.name for path in (tmp_path / "spectra").iterdir()] == [SKIPPED]
+    assert "sharded among processes" in Read.read(tmp_path / "spectra").why_none
+    monkeypatch.undo()
+    recorder.begin(0)
+    (moment,) = Read.read(tmp_path / "spectra").moments
+    assert (moment.step, moment.when) == (0, "free")
 
 
 def test_more_epochs_go_on_without_the_projection_that_ended_the_run(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _first(plot: Plot, layer: dict[str, Any], name: str, words: str) -> Markup:
     plot.parts.append(element("line", class_="mark", x1=cut, x2=cut, y1=plot.top, y2=floor, data_part="cut"))
     label = "" if layer["rank"] is None else f"rank {layer['rank']} of {full}"
     plot.parts.append(
-        text(label or "stays dense", cut + 5 if label else MIDDLE, plot.top + 9, class_="note", data_part="rank")
+        text(label or "stays dense", cut + 5 if label else MIDDLE, plot.height / 2, class_="note", data_part="rank")
     )
     for part, look, curve in (("start", "line b", layer["y"][0]), ("now", "line a", layer["y"][-1])):
         points = " ".join(f"{x},{y}" for x, y in zip(layer["x"], curve, strict=True))

@@ -12,6 +12,8 @@ from lrpet.report.svg import Plot, Point, Scale, element, power, text, tip
 
 #: Points of a curve over projections, at most; more are put together by their means.
 MOST_POINTS = 240
+#: From so many points on they are small.
+FEW, SMALL = 60, 1.2
 #: The smallest fraction of energy that the picture tells from none.
 LEAST_ENERGY = 1e-8
 #: Layers whose ranks have room to be written above their bars, at most.
@@ -41,7 +43,8 @@ def scores(run: Run) -> Markup | None:
         points = parts[part]
         called = {"train": "training", "val": "validation"}[part]
         plot.line(points, look)
-        plot.dots(points, look, [f"epoch {x:g}: {called} {kind} {exact(y)}" for x, y in points])
+        tips = [f"epoch {x:g}: {called} {kind} {exact(y)}" for x, y in points]
+        plot.dots(points, look, tips, radius=3.5 if len(points) < FEW else SMALL)
     for x, y in ending:
         words = f"test {kind} of the compact network: {exact(y)}"
         plot.parts.append(_diamond(plot.px(x), plot.py(y), words))
@@ -79,7 +82,7 @@ def energy(run: Run) -> Markup | None:
         points = _together(list(zip(steps, values, strict=True)))
         plot.line(points, look)
         tips = [f"step {x:,.0f}: {called} {_percent(y)}" for x, y in points]
-        plot.dots(points, look, tips, radius=3 if len(points) < 60 else 1.6)
+        plot.dots(points, look, tips, radius=3.5 if len(points) < FEW else SMALL)
     return plot.svg(
         f"Energy pruned at {len(logged):,} projections: on the mean over layers {_percent(means[0])} at the first and "
         f"{_percent(means[-1])} at the last."

@@ -54,30 +54,37 @@ def times(run: Run) -> Markup | None:
     found = by_layer(run)
     ordered = sorted(found.costs.items(), key=lambda item: -item[1][0])
     shown, others = ordered[:MOST], ordered[MOST:]
-    if others:
-        rest = (sum(dense for _, (dense, _) in others), sum(compact for _, (_, compact) in others))
-        shown.append((f"{len(others)} other layers", rest))
     longest = max((max(pair) for _, pair in shown), default=0.0)
     if not longest:
         return None
-    room = WIDTH - LEFT - 52
-    parts = []
-    for number, (name, (dense, compact)) in enumerate(shown):
-        top = 4 + number * ROW
-        words = tip(f"{name}: dense {dense:.3g} {found.unit}, compact {compact:.3g} {found.unit}")
-        parts.append(text(_ending(name), LEFT - 6, top + 14, class_="tick", text_anchor="end"))
-        for offset, value, look in ((1, dense, "bar b"), (11, compact, "bar a")):
-            parts.append(
-                element(
-                    "rect", words, class_=look, x=LEFT, y=top + offset, height=9, width=max(0.5, room * value / longest)
-                )
-            )
-            parts.append(text(f"{value:.3g}", LEFT + room * value / longest + 4, top + offset + 8, class_="tiny"))
+    room = (WIDTH - LEFT - 52) / longest
+    parts = [part for number, (name, pair) in enumerate(shown) for part in _bars(number, name, pair, found.unit, room)]
+    height = 8 + ROW * len(shown)
+    if others:
+        rest = [sum(pair[which] for _, pair in others) for which in (0, 1)]
+        words = f"and {len(others)} others: {_number(rest[0])} dense, {_number(rest[1])} compact"
+        parts.append(text(words, LEFT, height + 12, class_="tick"))
+        height += 20
     total = [sum(pair[which] for pair in found.costs.values()) for which in (0, 1)]
-    title = f"By layer, in {found.unit}: all layers take {total[0]:.3g} dense and {total[1]:.3g} compact. " + "; ".join(
-        f"{name}: {dense:.3g} dense, {compact:.3g} compact" for name, (dense, compact) in shown
-    )
-    return picture("".join(parts), title, WIDTH, 8 + ROW * len(shown))
+    said = f"all layers take {_number(total[0])} dense and {_number(total[1])} compact. "
+    each = "; ".join(f"{name}: {_number(pair[0])} dense, {_number(pair[1])} compact" for name, pair in shown)
+    return picture("".join(parts), f"By layer, in {found.unit}: {said}{each}", WIDTH, height)
+
+
+def _bars(number: int, name: str, pair: tuple[float, float], unit: str, room: float) -> list[str]:
+    """Return the name and the two bars of a layer; `room` is the width of one unit."""
+    top = 4 + number * ROW
+    words = tip(f"{name}: dense {_number(pair[0])} {unit}, compact {_number(pair[1])} {unit}")
+    parts = [text(_ending(name), LEFT - 6, top + 14, class_="tick", text_anchor="end")]
+    for offset, value, look in ((1, pair[0], "bar b"), (11, pair[1], "bar a")):
+        width = max(0.5, room * value)
+        parts.append(element("rect", words, class_=look, x=LEFT, y=top + offset, height=9, width=width))
+        parts.append(text(_number(value), LEFT + room * value + 4, top + offset + 8, class_="tiny"))
+    return parts
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _ending(name: str) -> str:

@@ -68,6 +68,7 @@ class Spectra:
         """Begin, or go on after `step`: what was recorded beyond it happens again. Record the beginning."""
         if not self._wanted:
             return
+        (self.folder / SKIPPED).unlink(missing_ok=True)
         for path in self.folder.glob("*-*.safetensors"):
             number, _, when = path.stem.partition("-")
             if int(number) > step or when == "end":
@@ -84,8 +85,10 @@ class Spectra:
         self.folder.mkdir(exist_ok=True)
         layers = self._layers()
         if any(is_dtensor(layer.weight) for layer in layers.values()):
-            said = "The weights are sharded among processes, so that no process has a whole matrix.\n"
-            (self.folder / SKIPPED).write_text(said, encoding="utf-8")
+            with written(self.folder / SKIPPED) as temporary:
+                temporary.write_text(
+                    "The weights are sharded among processes: none of them has a whole matrix.\n", "utf-8"
+                )
             return
         values = {name: found for name, layer in layers.items() if (found := singular_values(layer)) is not None}
         with written(self.folder / f"{step:09d}-{when}.safetensors") as temporary:
