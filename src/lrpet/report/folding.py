@@ -29,8 +29,11 @@ class Folding:
     data: dict[str, Any]
 
 
-def folding(run: Run) -> Folding | None:
-    """Return the picture of the layer that lost most at the first projection, at the end; None where nothing was recorded."""
+def folding(run: Run, *, runs: int = 1) -> Folding | None:
+    """Return the picture of the layer that lost most at the first projection, at the end; None where nothing was recorded.
+
+    `runs` is how many runs share the page.
+    """
     spectra = run.spectra
     if spectra is None or not (names := spectra.layers(layer.name for layer in run.plan.layers)):
         return None
@@ -39,7 +42,7 @@ def folding(run: Run) -> Folding | None:
     layers = []
     for name in names:
         rank = ranks.get(name)
-        at, curves = spectra.curves(name, rank, layers=len(names))
+        at, curves = spectra.curves(name, rank, layers=runs * len(names))
         full = at[-1]
         layers.append(
             {

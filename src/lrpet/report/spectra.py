@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-#: Singular values of one run that its page holds at most, so that the page stays below 3 MB.
+#: Singular values that a page holds at most, or about that, so that it stays below 3 MB.
 MOST_VALUES = 120_000
 #: Points of a curve, at most and at least.
 MOST, LEAST = 128, 12
@@ -67,7 +67,7 @@ class Spectra:
     def curves(self, name: str, rank: int | None, *, layers: int) -> tuple[list[int], list[list[float]]]:
         """Return the curves of a layer: numbers of singular values from 1, and for each moment the values at them.
 
-        Values are fractions of the largest of all moments. `layers` is how many layers share the room of a page.
+        Values are fractions of the largest of all moments. `layers` is how many layers share the page.
         """
         full = min(len(moment.values[name]) for moment in self.moments)
         allowed = MOST_VALUES // max(1, len(self.moments) * layers)

@@ -92,7 +92,7 @@ class RunPart:
             "scores": pictures.scores(run),
             "energy": pictures.energy(run),
             "ranks": pictures.ranks(run),
-            "folding": folding(run),
+            "folding": folding(run, runs=len(runs)),
             "why_no_spectra": run.spectra.why_none if run.spectra else "",
             "times": times(run),
             "by_layer": by_layer(run),
