@@ -31,7 +31,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs do not take the time of their networks, which is most of a small run's own."""
     from lrpet.train import run
 
-    monkeypatch.setattr(run, "latency", lambda contenders, images: dict.fromkeys(contenders, 1.0))
+    monkeypatch.setattr(run, "quartiles", lambda contenders, images: dict.fromkeys(contenders, (1.0, 1.0, 1.0)))
 
 
 @pytest.fixture

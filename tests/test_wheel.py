@@ -68,6 +68,7 @@ def test_the_wheel_has_all_that_is_read(wheel: zipfile.ZipFile) -> None:
     files = {path.relative_to(source).as_posix() for path in (source / "lrpet").rglob("*") if path.is_file()}
     assert {name for name in files if "__pycache__" not in name} <= names
     assert "lrpet/py.typed" in names
+    assert {f"lrpet/report/page/{name}" for name in ("page.html", "style.css", "page.js")} <= names
     assert {f"lrpet/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"lrpet"}

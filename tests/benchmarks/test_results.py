@@ -62,6 +62,15 @@ def test_share_of_training_time() -> None:
         assert f"{100 * projection / (5 * step + projection):.2f} %" in NUMBERS
 
 
+def test_recording_of_singular_values() -> None:
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    networks = result("recording-cpu.json")["networks"]
+    seconds = {name: each["processor_seconds_a_moment"] for name, each in networks.items()}
+    assert f"{seconds['resnet20']:.3f} s of one core for ResNet-20" in page
+    assert f"{seconds['torchvision:resnet50']:.2f} s for ResNet-50" in page
+    assert {f"at {each['moments']} moments or fewer" in page for each in networks.values()} == {True}
+
+
 def test_the_small_language_model() -> None:
     """What docs/numbers.md and RESULTS.md say of it holds at every seed."""
     lines = (ROOT / "benchmarks" / "results" / language_report.FILE).read_text(encoding="utf-8").splitlines()

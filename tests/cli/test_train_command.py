@@ -38,6 +38,8 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "test accuracy" in out
     assert "   1/1  train" in out
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in out
+    assert "<title>run: resnet8" in (tmp_path / "run" / "report.html").read_text()
     assert main([*QUICK, "--output", str(tmp_path / "run")]) == 2
     assert "--resume" in capsys.readouterr().err
 
@@ -73,9 +75,15 @@ def test_a_run_is_resumed_by_its_own_options(finished: Path, capsys: pytest.Capt
     assert main([*QUICK, "--lr", "0.05", "--resume", "--output", str(finished)]) == 0  # as it was begun
 
 
-def test_a_finished_run_goes_on(finished: Path, tmp_path: Path) -> None:
+def test_a_finished_run_goes_on_quietly(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What keeps its page from being made is said, and is no failure of the run."""
     shutil.copytree(finished, tmp_path / "run")
-    assert main(["train", "--resume", "--output", str(tmp_path / "run"), "--epochs", "2"]) == 0
+    (tmp_path / "run" / "bench.json").write_text("{")
+    capsys.readouterr()
+    assert main(["train", "--resume", "--output", str(tmp_path / "run"), "--epochs", "2", "--quiet"]) == 0
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert "the run is finished, but its report was not made" in said
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["epochs"] == 2
     assert read_config(tmp_path / "run" / "config.yaml").epochs == 2

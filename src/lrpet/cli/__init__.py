@@ -1,6 +1,6 @@
 """The command line: a file for each of `lrpet train`, `lrpet plan`, `lrpet bench`, `lrpet export`, and the others.
 
-The others are `lrpet profile-latency`, `lrpet search` and `lrpet eval`.
+The others are `lrpet profile-latency`, `lrpet search`, `lrpet eval` and `lrpet report`.
 
 Each file declares its command's options, and imports what it needs only when the command runs.
 """
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from lrpet.cli import bench, eval, export, plan, profile_latency, search, train
+from lrpet.cli import bench, eval, export, plan, profile_latency, report, search, train
 from lrpet.cli.arguments import Command
 from lrpet.cli.failures import reported, stdout_is_broken
 
@@ -23,12 +23,14 @@ COMMANDS: tuple[Command, ...] = (
     search.COMMAND,
     eval.COMMAND,
     export.COMMAND,
+    report.COMMAND,
 )
 EXAMPLES = """\
 examples:
   lrpet plan resnet56 --keep 0.43                 what a budget means for every layer
   lrpet train --data digits --keep 0.5 --epochs 3 a first run, without any download
   lrpet eval runs/resnet20-digits-lrpet-0         the accuracy of what it left
+  lrpet report runs/resnet20-digits-lrpet-0       all about it, as a web page
 
 'lrpet COMMAND --help' shows the options of a command, and examples."""
 

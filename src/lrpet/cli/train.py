@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="go on with the run in the folder --output, by the options it began with"
     )
     parser.add_argument("--print-config", action="store_true", help="print all options as YAML, and stop")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     for title, options in GROUPS.items():
         group = parser.add_argument_group(title)
         for option in options.values():
@@ -27,14 +30,30 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train, or print the config."""
+    """Train, and make the run's page; or print the config."""
     config = config_of(options)
     if options.print_config:
         print(config.to_yaml(), end="")
         return
+    from lrpet.train.console import Console
     from lrpet.train.run import train
 
-    train(config, resume=options.resume)
+    train(config, resume=options.resume, console=Console(quiet=True) if options.quiet else None)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that train together, the one that writes
+        _make_page(config.folder, quiet=options.quiet)
+
+
+def _make_page(folder: Path, *, quiet: bool) -> None:
+    """Make the page of a finished run. What keeps it from being made is said, and is no failure of the run."""
+    from lrpet.report.write import write_report
+
+    try:
+        page = write_report([folder])
+    except (OSError, ValueError) as error:
+        print(f"lrpet: the run is finished, but its report was not made: {error}", file=sys.stderr)
+        return
+    if not quiet:
+        print(f"report: {page}")
 
 
 def config_of(options: argparse.Namespace) -> Config:

@@ -45,8 +45,8 @@ def compress(
             given, since the weights are trained.
 
     Raises:
-        ValueError: as `lrpet.plan` does, or if a weight or batch norm holds NaN or Inf, or a negative variance. With calibration,
-            if an output holds NaN or Inf, or a layer runs on no input.
+        ValueError: as `lrpet.plan` does, or if a weight or batch norm holds NaN or Inf, or a negative variance. On calibration
+            inputs, also if an output holds NaN or Inf, or a layer does not run.
     """
     model = unwrapped(model)
     check_network(model, "it cannot be compressed")

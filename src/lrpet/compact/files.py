@@ -24,7 +24,7 @@ from safetensors.torch import save_model
 from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from lrpet.compact.card import folder_card
+from lrpet.compact.card import UNKNOWN, folder_card
 from lrpet.compact.steady import read_steady
 from lrpet.compact.structure import skeleton
 from lrpet.compact.weights import at_most, check_header, digest, load_weights, match_dtypes, tensors_in
@@ -50,6 +50,7 @@ def save(
 
     The folder appears whole or not at all; other files that were in it stay. `metadata` is anything JSON can hold that
     belongs with the weights, such as class names or the mean and deviation of the inputs; `lrpet.read_metadata` gives it back.
+    Its "license", if it has one, is that of the card.
 
     Raises:
         ValueError: `model` is not a compact model, or is what `lrpet.optimize` made of one, or holds tensors that have no plain
@@ -126,7 +127,8 @@ def _write(model: nn.Module, plan: Plan, folder: Path, *, overwrite: bool, metad
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
         manifest["sha256"] = {WEIGHTS: digest(temporary / WEIGHTS)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        text = folder_card(model, plan, None if source is None else source.name)
+        licence = str((metadata or {}).get("license") or UNKNOWN)
+        text = folder_card(model, plan, None if source is None else source.name, licence=licence)
         (temporary / CARD).write_text(text, encoding="utf-8")
 
 

@@ -19,11 +19,23 @@ def energies(layer: MatrixLayer, *, relative: bool = False) -> Tensor:
     matrices = layer.folded(torch.float64)
     if relative:
         matrices = matrices / magnitude(matrices)
-    gram = matrices @ matrices.mT if matrices.shape[1] <= matrices.shape[2] else matrices.mT @ matrices
-    if not bool(gram.isfinite().all()):
+    values = squared_singular_values(matrices)
+    if values is None:
         raise ValueError(
             f"the weight of {layer.name!r} is so large that its squares are not finite in float64: it has no energy"
         )
+    return values
+
+
+def squared_singular_values(matrices: Tensor) -> Tensor | None:
+    """Return the squared singular values, shape (groups, full rank), descending; None if one of them is not finite.
+
+    Args:
+        matrices: Shape (groups, rows, columns), in float64 for values that are small beside the largest.
+    """
+    gram = matrices @ matrices.mT if matrices.shape[1] <= matrices.shape[2] else matrices.mT @ matrices
+    if not bool(gram.isfinite().all()):
+        return None
     values: Tensor = torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0)
     return values
 

@@ -137,6 +137,13 @@ class Projector:
         """Return the first step after which a projection may come."""
         return self._when.first_step(self.total_steps)
 
+    def due_steps(self) -> list[int]:
+        """Return the steps of the training after which projections are due. Raises ValueError without `total_steps`."""
+        if self.total_steps is None:
+            raise ValueError("the steps of a training whose length is not known cannot be listed: set total_steps")
+        due = self._when.bound(self.total_steps)
+        return [step for step in range(1, self.total_steps + 1) if due(step)]
+
     def __repr__(self) -> str:
         return f"Projector(step {self.steps}, {len(self._in_force.ranks)} layers, {self.plan.budget})"
 

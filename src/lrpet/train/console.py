@@ -1,14 +1,15 @@
-"""What a person sees while a network trains: a bar with loss, accuracy, speed and the projection's share of the time."""
+"""What a person sees while a network trains: one live display, a line for each epoch, and a table at the end."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -38,84 +39,140 @@ class _Batches(Sized, Protocol):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
+class Display(Progress):
+    """A bar for the whole training, and below it the figures of the moment, each with its label."""
+
+    figures: Mapping[str, str] = {}
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar, and a line of figures that wraps between them."""
+        yield self.make_tasks_table(self.tasks)
+        line = Text(overflow="fold")
+        for label, value in self.figures.items():
+            line.append("   " if line else "").append(f"{label}\u00a0", style="dim").append(
+                value.replace(" ", "\u00a0")
+            )
+        yield line
+
+
 class Console:
-    """Writes to a terminal, or plain lines to a file."""
+    """Writes to a terminal with a live display, or plain lines where the output is none; nothing if `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.rich = RichConsole(quiet=quiet, highlight=False, markup=False)
-        self._progress: Progress | None = None
+        self.display: Display | None = None
         self._epochs = 0
         self._modality = IMAGES
 
     @contextmanager
     def run(self, config: Config, plan: Plan) -> Iterator[None]:
-        """Show one run inside the block: its heading, and a bar from then on."""
+        """Show one run inside the block: its heading, and a live display from then on."""
         self._epochs, self._modality = config.epochs, modality_of(config.data)
         self.rich.print(printable(f"{config.method} {config.model} on {config.data}, in {config.folder}"))
         if plan.ranks:
-            self.rich.print(plan.summary(), soft_wrap=True)
+            self.rich.print(plan.summary(), soft_wrap=not self.rich.is_terminal)
             if plan != plan.settled() or config.allocate == "sensitivity":
-                self.rich.print(_DIVIDED_AGAIN[config.allocate], soft_wrap=True)
-        self.rich.print("epoch  loss and accuracy; energy pruned at the last projection; time and speed")
+                self.rich.print(_DIVIDED_AGAIN[config.allocate], soft_wrap=not self.rich.is_terminal)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("steps"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
         )
-        with Progress(*columns, console=self.rich, transient=True) as self._progress:
+        with Display(*columns, console=self.rich, transient=True) as self.display:
             yield
 
     def epoch(
-        self, epoch: int, batches: _Batches, running: Running, projector: Projector, *, counted: int, done: int = 0
+        self,
+        epoch: int,
+        batches: _Batches,
+        running: Running,
+        projector: Projector,
+        *,
+        counted: int,
+        lr: Callable[[], float],
+        done: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, and show a bar; figures are read from the device twice a second at most.
+        """Yield the batches of an epoch, and show how far it is; figures are read from the device twice a second at most.
 
-        `counted` is the number of images or tokens in a batch, of all processes. `done` is the number of batches that were
-        left out, because a checkpoint has seen them.
+        `counted` is the number of images or tokens in a batch, of all processes. `lr` gives the learning rate of the moment.
+        `done` is the number of batches that were left out, because a checkpoint has seen them.
         """
-        assert self._progress is not None
-        task = self._progress.add_task(
-            f"epoch {epoch + 1}/{self._epochs}", total=len(batches), completed=done, figures=""
-        )
+        assert self.display is not None
+        display, steps = self.display, len(batches)
+        if not display.tasks:
+            display.add_task("", total=self._epochs * steps)
+        task = display.tasks[0].id
+        display.update(task, description=f"epoch {epoch + 1}/{self._epochs}", completed=epoch * steps + done)
         begin = shown = time.perf_counter()
         projected = projector.seconds
         for number, batch in enumerate(batches, start=1):
             yield batch
             now = time.perf_counter()
-            self._progress.advance(task)
+            display.advance(task)
             if now - shown > REFRESH_SECONDS:
-                share = (projector.seconds - projected) / (now - begin)
-                rate = f"{number * counted / (now - begin):,.0f} {self._modality.counted}/s"
-                figures = f"{self._modality.shown(running.score())}  {rate}  projecting {share:.1%}"
-                self._progress.update(task, figures=figures)
+                passed = now - begin
+                display.figures = {
+                    **self._modality.shown(running.score()),
+                    "learning rate": f"{lr():.3g}",
+                    **_projected(projector),
+                    "speed": f"{number * counted / passed:,.0f} {self._modality.counted}/s",
+                    "projecting": f"{(projector.seconds - projected) / passed:.1%} of the time",
+                }
                 shown = now
-        self._progress.remove_task(task)
 
     def epoch_done(
-        self, progress: RunProgress, projector: Projector, trained: Score, held_out: Score | None, *, rate: float
+        self,
+        progress: RunProgress,
+        projector: Projector,
+        trained: Score,
+        held_out: Score | None,
+        *,
+        lr: float,
+        rate: float,
     ) -> None:
         """Print a line for the epoch, in which training took `rate` images or tokens per second."""
-        validation = f"  val {self._modality.shown(held_out)}" if held_out else ""
+        parts = [f"train {_line(self._modality.shown(trained))}"]
+        if held_out:
+            parts.append(f"validation {_line(self._modality.shown(held_out))}")
+        parts.append(_line({"lr": f"{lr:.3g}", **_projected(projector)}))
         share = projector.seconds / progress.seconds
-        pruned = f"  pruned {projector.last.pruned:.2%}" if projector.last and projector.last.layers else ""
-        self.rich.print(
-            f"{progress.epoch:>4}/{self._epochs}  train {self._modality.shown(trained)}{validation}{pruned}"
-            f"  {progress.seconds:.0f} s, {rate:,.0f} {self._modality.counted}/s, {share:.1%} projecting",
-            soft_wrap=True,
-        )
+        parts.append(f"{progress.seconds:.0f} s, {rate:,.0f} {self._modality.counted}/s, {share:.1%} projecting")
+        self.rich.print(f"{progress.epoch:>4}/{self._epochs}  {'; '.join(parts)}", soft_wrap=not self.rich.is_terminal)
 
     def corrupt(self, corrupt: Mapping[str, str]) -> None:
         """Name images that were left out, {image: what its decoder said}; the first few where there are many."""
         for image, said in list(corrupt.items())[:NAMED]:
-            self.rich.print(printable(f"left out: {image} is no readable image: {said}"), soft_wrap=True)
+            said_so = printable(f"left out: {image} is no readable image: {said}")
+            self.rich.print(said_so, soft_wrap=not self.rich.is_terminal)
         if len(corrupt) > NAMED:
-            self.rich.print(f"left out: {len(corrupt) - NAMED} more images, which metrics.jsonl names", soft_wrap=True)
+            self.rich.print(
+                f"left out: {len(corrupt) - NAMED} more images, which metrics.jsonl names",
+                soft_wrap=not self.rich.is_terminal,
+            )
 
     def summary(self, summary: dict[str, Any]) -> None:
         """Print the summary as a table."""
         self.rich.print(summary_table([summary]))
+
+
+def _projected(projector: Projector) -> dict[str, str]:
+    """Return the ranks in force, and the energy that the last projection pruned."""
+    if not projector.plan.ranks:
+        return {}
+    if projector.last is None:
+        return {"ranks": f"full until step {projector.start:,}"}
+    ranks = [layer.rank for layer in projector.last.layers.values()]
+    return {
+        "ranks": f"{min(ranks)}–{max(ranks)} in {len(ranks)} layers",
+        "energy pruned": f"{projector.last.pruned:.3%}",
+    }
+
+
+def _line(figures: Mapping[str, str]) -> str:
+    return ", ".join(f"{label} {value}" for label, value in figures.items())
 
 
 def summary_table(summaries: list[dict[str, Any]]) -> Table:

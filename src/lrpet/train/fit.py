@@ -29,6 +29,7 @@ from lrpet.train.optim import make_optimizer, make_schedule
 from lrpet.train.preemption import PreemptedError, Preemption
 from lrpet.train.processes import Processes
 from lrpet.train.ranks import descent, plan_in_training
+from lrpet.train.spectra import Spectra
 from lrpet.train.state import TrainingState
 from lrpet.train.task import Task
 from lrpet.train.teacher import load_teacher
@@ -55,7 +56,8 @@ class Trained:
     device: torch.device
     """Where the network was trained."""
     seconds: dict[str, float]
-    """Wall time of training, with projections ("training"), and of projections ("projecting"); processor time ("cpu")."""
+    """Wall time of training, with all else ("training"), of projections ("projecting"), and of recording spectra in this
+    process ("recording"); processor time ("cpu")."""
 
 
 def fit(task: Task, folder: RunFolder, console: Console, *, hooks: Hooks | None = None) -> Trained:
@@ -72,6 +74,7 @@ def fit(task: Task, folder: RunFolder, console: Console, *, hooks: Hooks | None 
         with preempted, tracking(training.accelerator, task.config, folder.path, step=step) as track:
             training.preempted = preempted
             folder.begin(step, track=track)
+            training.spectra.begin(step)
             return training.run(progress, folder, console)
     finally:  # else no later training in this process could differ in device or precision
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -101,6 +104,7 @@ class _Training:
         self.state = TrainingState(
             task.network, self.plain_optimizer, self.projector, scaler=self.accelerator.scaler, average=self.average
         )
+        self.spectra = Spectra(self.projector, folder.path, wanted=config.spectra and processes.main)
         self.augment = Augment(config, task.dataset.outputs, batch_size=config.images_at_once(processes.count))
         set_seed(config.seed + processes.rank)
 
@@ -124,7 +128,7 @@ class _Training:
             held_out = self.validated()
             rate = counted / elapsed
             folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
-            console.epoch_done(progress, self.projector, trained, held_out, rate=rate)
+            console.epoch_done(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
             console.corrupt(self.log_corrupt(folder))
             if progress.epoch < self.config.epochs and self.preempted.due(0):
                 self.stop(progress, folder)
@@ -133,10 +137,12 @@ class _Training:
             if self.hooks.after_epoch is not None:
                 self.hooks.after_epoch(progress.epoch, held_out)
         self.projector.project()
+        self.spectra.record(self.projector.steps, "end")
         network = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
         if self.average is not None:
             network = self.average.network(self.projector, self.processes)
         seconds = {"training": progress.seconds, "projecting": self.projector.seconds, "cpu": progress.cpu_seconds}
+        seconds["recording"] = self.spectra.seconds
         return Trained(network.to("cpu"), self.projector.plan, self.accelerator.device, seconds)
 
     @property
@@ -154,13 +160,21 @@ class _Training:
         self.model.train()
         running = Running(self.accelerator.device, progress.totals if self.processes.main else (0.0, 0.0, 0.0))
         batches = console.epoch(
-            epoch, self.batches, running, self.projector, counted=self.task.counted_in_batch, done=done
+            epoch,
+            self.batches,
+            running,
+            self.projector,
+            counted=self.task.counted_in_batch,
+            lr=lambda: self.rate,
+            done=done,
         )
         for step, (inputs, labels) in enumerate(batches, start=done + 1):
             rate = self.rate
             self.step(inputs, labels, running)
+            self.spectra.record(self.projector.steps + 1, "free")
             if (report := self.projector.step()) is not None and self.task.plan.ranks:
                 folder.log_projection(report, lr=rate)
+                self.spectra.record(self.projector.steps, "projected")
             if self.average is not None:
                 self.average.update(self.task.network)
             if step < len(self.batches) and self.preempted.due(step):

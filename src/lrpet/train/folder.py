@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from lrpet.train.trackers import Track
 
 #: Options that may differ between a run and its continuation; `epochs` may rise besides.
-FREE = {"output", "data_dir", "num_workers", "on_corrupt", "accumulate", "checkpoint_every", "log_with"}
+FREE = {
+    "output", "data_dir", "num_workers", "on_corrupt", "accumulate", "checkpoint_every", "log_with", "spectra", "license",
+}  # fmt: skip
 
 
 class RunFolder:

@@ -39,8 +39,8 @@ class Modality(Protocol):
         """Return {name: number} of what a log or a summary says of a score on a part of the data; None where there is none."""
         ...
 
-    def shown(self, score: Score) -> str:
-        """Return a score as the terminal shows it."""
+    def shown(self, score: Score) -> dict[str, str]:
+        """Return {label: number} of a score, as the terminal shows it."""
         ...
 
 
@@ -59,8 +59,8 @@ class _Images:
     def figures(self, part: str, score: Score | None) -> dict[str, float | None]:
         return {f"{part}_accuracy": score.accuracy if score else None}
 
-    def shown(self, score: Score) -> str:
-        return f"{score.loss:.3f} {score.accuracy:6.2%}"
+    def shown(self, score: Score) -> dict[str, str]:
+        return {"loss": f"{score.loss:.3f}", "accuracy": f"{score.accuracy:.2%}"}
 
 
 class _Text:
@@ -82,8 +82,8 @@ class _Text:
             f"{part}_accuracy": score.accuracy if score else None,
         }
 
-    def shown(self, score: Score) -> str:
-        return f"{score.loss:.3f} {score.accuracy:6.2%} perplexity {score.perplexity:.2f}"
+    def shown(self, score: Score) -> dict[str, str]:
+        return {**IMAGES.shown(score), "perplexity": f"{score.perplexity:.2f}"}
 
 
 IMAGES: Modality = _Images()

@@ -211,6 +211,12 @@ class Run:
     seed: int = option(0, "seed of everything random", ge=0)
     output: Path | None = option(None, "run folder (default runs/MODEL-DATA-METHOD-SEED)")
     checkpoint_every: int = option(1, "epochs between checkpoints", ge=1)
+    spectra: bool = option(
+        True, "record the singular values of all layers at about ten moments of the training, for its report"
+    )
+    license: str | None = option(
+        None, "licence of the saved network, for its card, as hubs of models name it: apache-2.0, mit, …"
+    )
     log_with: tuple[str, ...] = option(
         ("tensorboard",),
         "trackers of accelerate to log to, beside metrics.jsonl: tensorboard, wandb, mlflow, …",

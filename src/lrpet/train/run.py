@@ -5,7 +5,8 @@ In the folder:
     config.yaml         the resolved config                  plan.json    what was decided for every layer
     metrics.jsonl       an object per epoch, projection      trackers/    what TensorBoard and others were told of it
     checkpoints/        the latest state, to resume from     compact/     the compact network (lrpet.load reads it)
-    summary.json        what came out                        summary.txt  the summary as a table
+    spectra/            singular values at a few moments     summary.txt  the summary as a table
+    summary.json        what came out                        report.html  all of it on a page, from the command line
 
 A run is resumed with its own options, but for where things are and how often a checkpoint is written. Its `epochs` may be
 raised, even after it has finished: everything given as a fraction of the training, and the learning rates of the epochs to
@@ -25,8 +26,9 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 import lrpet
-from lrpet.latency.measure import latency
+from lrpet.latency.measure import quartiles
 from lrpet.latency.memory import saved_bytes
+from lrpet.train.card import add_to_card
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.data.dataset import Dataset, Images, split
@@ -65,6 +67,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         if processes.main:
             folder.write_plan(trained.plan)
             summary = {**_finish(task, folder, trained), **source}
+            add_to_card(folder.compact, summary)
             folder.write_summary(summary, as_text(summary_table([summary])))
             console.summary(summary)
         processes.wait()
@@ -118,12 +121,13 @@ def _validated(task: Task, compact: nn.Module) -> Score | None:
 
 def _save(compact: nn.Module, folder: Path, task: Task) -> None:
     """Write the compact network; a language model in such a way that transformers reads it too."""
+    metadata = task.dataset.metadata | ({"license": task.config.license} if task.config.license else {})
     if task.modality is TEXT:
         from lrpet.integrations.huggingface.folder import save_for_both
 
-        save_for_both(compact, folder, metadata=task.dataset.metadata)
+        save_for_both(compact, folder, metadata=metadata)
     else:
-        lrpet.save(compact, folder, overwrite=True, metadata=task.dataset.metadata)
+        lrpet.save(compact, folder, overwrite=True, metadata=metadata)
 
 
 def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
     contenders = {"dense": trained.network, "compact": compact.to(memory_format=layout)}
     several = task.modality.timed_batch
     of_one, of_several = (
-        latency(contenders, task.modality.arguments(inputs.contiguous(memory_format=layout)))
+        quartiles(contenders, task.modality.arguments(inputs.contiguous(memory_format=layout)))
         for inputs in (task.example, task.example.repeat(several, *[1] * (task.example.ndim - 1)))
     )
     return {
@@ -146,11 +150,16 @@ def _costs(task: Task, trained: Trained, compact: nn.Module) -> dict[str, Any]:
         "layer_params": trained.plan.layer_params,
         "bytes_dense": saved_bytes(trained.network),
         "bytes": saved_bytes(compact),
-        "cpu_milliseconds_dense": of_one["dense"],
-        "cpu_milliseconds": of_one["compact"],
-        f"cpu_milliseconds_of_{several}_dense": of_several["dense"],
-        f"cpu_milliseconds_of_{several}": of_several["compact"],
+        **_times("cpu_milliseconds", of_one),
+        **_times(f"cpu_milliseconds_of_{several}", of_several),
     }
+
+
+def _times(key: str, times: Mapping[str, tuple[float, float, float]]) -> dict[str, Any]:
+    """Return the medians under `key`, and the quartiles around them, of the compact and the dense network."""
+    named = {f"{key}_dense": times["dense"], key: times["compact"]}
+    medians = {name: median for name, (_, median, _) in named.items()}
+    return medians | {name.replace("milliseconds", "quartiles"): [low, high] for name, (low, _, high) in named.items()}
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 import lrpet
-from lrpet.compact.card import model_card
+from lrpet.compact.card import UNKNOWN, model_card
 from lrpet.compact.files import CARD
 from lrpet.compact.write import written_folder
 from lrpet.integrations.huggingface.native import TAGS, usage_of
@@ -31,5 +31,7 @@ def save_for_both(model: nn.Module, folder: Path, *, metadata: Mapping[str, Any]
         (whole / "lrpet").rmdir()
         usage = f'import lrpet\n\nmodel = lrpet.load("this folder")\n\n# or by transformers\n{usage_of(model)}'
         name = type(model).__name__
-        card = model_card(compact.lrpet_plan, name=name, usage=usage, library="transformers", tags=TAGS)
+        licence = str(metadata.get("license") or UNKNOWN)
+        options: dict[str, Any] = {"library": "transformers", "tags": TAGS, "licence": licence}
+        card = model_card(compact.lrpet_plan, name=name, usage=usage, **options)
         (whole / CARD).write_text(card, encoding="utf-8")

@@ -19,7 +19,8 @@ from lrpet.integrations.huggingface.notice import write_notice
 from lrpet.planning.plan import Plan
 
 TAGS = ("lrpet", "low-rank", "compact")
-FRONT = f"tags: [{', '.join(TAGS)}]"
+#: What shows that a card is lrpet's: the tags, as it writes them, and as huggingface_hub does.
+FRONTS = (f"tags: [{', '.join(TAGS)}]", "\n- ".join(["tags:", *TAGS]))
 
 
 def attach(network: nn.Module) -> None:
@@ -64,7 +65,7 @@ def save_pretrained(self: Any, save_directory: str | os.PathLike[str], *args: An
         config.to_json_file(path, use_diff=use_diff)
         write_notice(Path(path))
         card = Path(path).with_name(CARD)
-        if not card.exists() or FRONT in card.read_text(encoding="utf-8"):
+        if not card.exists() or any(front in card.read_text(encoding="utf-8") for front in FRONTS):
             card.write_text(card_of(self), encoding="utf-8")
 
     vars(config)["to_json_file"] = to_json_file  # config.json is complete before anything is uploaded
