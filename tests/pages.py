@@ -70,10 +70,13 @@ def with_transformers() -> dict[str, Any]:
     import transformers
     from tiny_transformers import dense, sequences
 
+    import lrpet
+
     arguments = transformers.TrainingArguments(
         "trainer", num_train_epochs=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True
     )
     names = {"model": dense("gpt2"), "language_model": dense("gpt2"), "arguments": arguments, "texts": sequences()}
+    names |= {"lrpet": lrpet, "sample": torch.randint(50, (2, 8))}
     return names | {"Trainer": transformers.Trainer, "AutoModelForCausalLM": transformers.AutoModelForCausalLM}
 
 

@@ -65,7 +65,7 @@ def test_the_onnx_file(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_notebook(tmp_path: Path) -> None:
     notebook: Any = nbformat.read(EXAMPLES / "first_steps.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(str(cell.get("outputs")) for cell in notebook.cells)
     assert "SVD at the end" in printed
     assert "image/png" in printed

@@ -75,7 +75,7 @@ def test_energy_keeps_more_than_uniform_ranks() -> None:
     assert sum(pruned) >= 3
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e200])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("how", [{"allocate": "energy"}, {"allocate": "threshold"}, {"unfolding": "best"}])
 def test_weights_that_have_diverged_are_named(value: float, how: Any) -> None:
     last = nn.Conv2d(12, 12, 3)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lrpet.compact.cpu_convolution import CpuConv2d
+from lrpet.compact.cpu_linear import CpuLinear
 from lrpet.latency.measure import ROUNDS
 from lrpet.latency.rows import LayerRow
 from lrpet.layers.inputs import Inputs
@@ -21,6 +22,8 @@ from lrpet.layers.observe import Observation
 
 #: The row of everything outside of layers: sums, activations that are functions, attention's products of tensors.
 REST = "(between layers)"
+#: {what `lrpet.optimize` turns a layer into: its plain class}.
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {CpuConv2d: nn.Conv2d, CpuLinear: nn.Linear}
 
 
 def layer_rows(
@@ -145,7 +148,7 @@ def _kind(networks: Mapping[str, nn.Module], first: str, other: str, name: str) 
     if name == REST:
         return ""
     modules = [networks[each].get_submodule(name) for each in (first, other)]
-    kinds = ["Conv2d" if isinstance(module, CpuConv2d) else type(module).__name__ for module in modules]
+    kinds = [_PLAIN.get(type(module), type(module)).__name__ for module in modules]
     return kinds[0] if kinds[0] == kinds[1] else " → ".join(kinds)
 
 

@@ -21,7 +21,7 @@ from lrpet.projecting.projection import Energies, Transfer, transfer
 from lrpet.projecting.report import Report
 from lrpet.projecting.sharing import Sharing
 from lrpet.projecting.solvers import Solver
-from lrpet.projecting.stack import Gathered
+from lrpet.projecting.stack import Gathered, check_finite
 from lrpet.projecting.state import Stored
 from lrpet.projecting.warm import WarmStarts
 from lrpet.projecting.when import Every, When
@@ -180,7 +180,7 @@ class Projector:
         sharing = Sharing(in_force.stacks())
         with sharing.agreeing():
             gathered = sharing.gather()
-            self._check_finite(gathered)
+            check_finite(gathered, in_force.ranks, step=self.steps)
             if outputs is None:
                 self._warm.solve(gathered)
             else:
@@ -279,21 +279,6 @@ class Projector:
         if self.descent is not None and self.total_steps is None:
             raise ValueError("a descent counts fractions of the training: give total_steps to the projector")
         return (self.steps if steps is None else steps) / (self.total_steps or 1)
-
-    def _check_finite(self, gathered: list[Gathered]) -> None:
-        """Raise ValueError naming the layers that hold NaN or Inf."""
-        if not gathered:
-            return
-        device = gathered[0].finite.device
-        finite = torch.cat([each.finite.to(device) for each in gathered]).tolist()  # read from the device once
-        names = [name for each in gathered for name in each.stack.names]
-        bad = {name for name, ok in zip(names, finite, strict=True) if not ok}
-        if bad:
-            layers = ", ".join(name for name in self._in_force.ranks if name in bad)
-            raise ValueError(
-                f"NaN or Inf in the weights or batch norm of {layers} at step {self.steps}, or in their squares, or a negative "
-                "variance: nothing was projected. Training has diverged: lower the rate, or go back to the last checkpoint."
-            )
 
     def _transfer(self, each: Gathered) -> tuple[Transfer, Energies]:
         """Find what becomes of the weights of a stack."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,22 @@ class Gathered:
     def inner(self) -> int:
         """Return the inner size of the product that a projection adds: the rank, or that of the complement."""
         return self.stack.rank if self.subspace is None else self.subspace.left.shape[-1]
+
+
+def check_finite(gathered: Sequence[Gathered], layers: Iterable[str], *, step: int) -> None:
+    """Raise ValueError naming those of the layers that hold NaN or Inf."""
+    if not gathered:
+        return
+    device = gathered[0].finite.device
+    finite = torch.cat([each.finite.to(device) for each in gathered]).tolist()  # read from the device once
+    names = [name for each in gathered for name in each.stack.names]
+    bad = {name for name, ok in zip(names, finite, strict=True) if not ok}
+    if bad:
+        named = ", ".join(name for name in layers if name in bad)
+        raise ValueError(
+            f"NaN or Inf in the weights or batch norm of {named} at step {step}, or in their squares, or a negative variance: "
+            "nothing was projected. Training has diverged: lower the learning rate, or go back to the last checkpoint."
+        )
 
 
 def stacked(work: Iterable[Assigned], ranks: Mapping[str, int]) -> list[Stack]:
