@@ -76,7 +76,7 @@ def with_transformers() -> dict[str, Any]:
         "trainer", num_train_epochs=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True
     )
     names = {"model": dense("gpt2"), "language_model": dense("gpt2"), "arguments": arguments, "texts": sequences()}
-    names |= {"lrpet": lrpet, "sample": torch.randint(50, (2, 8))}
+    names |= {"lrpet": lrpet, "tokens": torch.randint(50, (1, 8))}
     return names | {"Trainer": transformers.Trainer, "AutoModelForCausalLM": transformers.AutoModelForCausalLM}
 
 
