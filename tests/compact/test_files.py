@@ -14,8 +14,9 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from helpers import images, realistic_
-from torch import Tensor, nn
+from helpers import realistic_
+from saved_networks import EXAMPLE, TOKENS, Tied, assert_same, compact_resnet, compact_tied, contents
+from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 import lrpet
@@ -23,59 +24,6 @@ from lrpet.compact import files, write
 from lrpet.compact.weights import digest
 from lrpet.models.factory import create
 from lrpet.models.resnet import ResNet
-
-EXAMPLE = images(2, 3, 32, 32)
-
-
-class Tied(nn.Module):
-    """A language model whose output layer is its embedding; a buffer of whole numbers, and one that is not saved."""
-
-    steps: Tensor
-    mask: Tensor
-
-    def __init__(self, *, width: int = 12) -> None:
-        super().__init__()
-        self.words = nn.Embedding(20, width)
-        self.hidden = nn.Linear(width, width)
-        self.head = nn.Linear(width, 20, bias=False)
-        self.head.weight = self.words.weight
-        self.register_buffer("steps", torch.tensor(3))
-        self.register_buffer("mask", torch.full((width,), 2.0), persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.hidden(self.words(tokens)) * self.mask)  # type: ignore[no-any-return]
-
-
-TOKENS = torch.arange(6).view(2, 3)
-
-
-def compact_resnet(keep: float = 0.25) -> nn.Module:
-    torch.manual_seed(0)
-    model = realistic_(create("resnet20", num_classes=7), EXAMPLE)
-    plan = lrpet.plan(model, EXAMPLE[:1], keep=keep)
-    lrpet.Projector(model, plan, start=0, every=1).step()
-    return lrpet.factorize(model, plan)
-
-
-def compact_tied(dtype: torch.dtype = torch.float32) -> nn.Module:
-    torch.manual_seed(0)
-    model = Tied().to(dtype).eval()
-    model.steps += 4
-    return lrpet.factorize(model, lrpet.plan(model, TOKENS, ranks={"hidden": 3}))
-
-
-def assert_same(got: nn.Module, expected: nn.Module) -> None:
-    tensors = got.state_dict()
-    assert tensors.keys() == expected.state_dict().keys()
-    for name, tensor in expected.state_dict().items():
-        assert tensors[name].dtype == tensor.dtype, name
-        assert torch.equal(tensors[name], tensor), name
-    assert got.lrpet_plan == expected.lrpet_plan
-    assert not any(module.training for module in got.modules())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @torch.no_grad()
@@ -300,122 +248,6 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     untied.words = nn.Embedding(20, 12)
     with pytest.raises(ValueError, match=r"(?s)does not fit this Tied: .*words\.weight"):
         lrpet.load(tmp_path / "compact", untied)
-
-
-def test_a_missing_folder_or_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"nowhere is no compact model: expected lrpet.json and model.safetensors"
-    ):
-        lrpet.load(tmp_path / "nowhere")
-    for name in ("lrpet.json", "model.safetensors"):
-        folder = lrpet.save(compact_tied(), tmp_path / f"without {name}")
-        (folder / name).unlink()
-        with pytest.raises(FileNotFoundError, match="is no compact model: expected"):
-            lrpet.load(folder, Tied())
-
-
-def changed(manifest: str, **changes: Any) -> str:
-    return json.dumps(json.loads(manifest) | changes)
-
-
-def test_a_damaged_manifest(tmp_path: Path) -> None:
-    folder = lrpet.save(compact_tied(), tmp_path / "compact")
-    path = folder / "lrpet.json"
-    text = path.read_text(encoding="utf-8")
-    without = json.loads(text)
-    del without["plan"]
-    refused: dict[str | bytes, str] = {
-        text[:-30]: "is damaged: the text is not JSON",
-        "": "is damaged: the text is not JSON",
-        b"\xff\xfe\x80": "is damaged: the text is not JSON",
-        "[" * 100_000: "is damaged: the text is nested deeper than 100 levels",
-        '{"format": 1' + "0" * 5000 + "}": "is damaged: Exceeds the limit",
-        "[]": "is damaged: it names no format",
-        "{}": "is damaged: it names no format",
-        changed(text, format=2): "has format 2, this version of lrpet reads format 1: update lrpet",
-        json.dumps(without): "is damaged: it lacks plan",
-        changed(text, plan=[]): "not a plan",
-        changed(text, plan={"format": 1, "budget": "", "layers": [{}]}): "not a plan",
-    }
-    for bad, message in refused.items():
-        path.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
-        with pytest.raises(ValueError, match=message):
-            lrpet.load(folder, Tied())
-    path.write_text(changed(text, model={"name": "resnet20", "num_classes": "ten"}))
-    with pytest.raises(ValueError, match="source"):
-        lrpet.load(folder)
-    path.write_text(changed(text, model={"name": "resnet21", "num_classes": 10, "in_channels": 3}))
-    with pytest.raises(ValueError, match="resnet21"):
-        lrpet.load(folder)
-
-
-@pytest.mark.parametrize("length", [0, 5, 100, -1])
-def test_truncated_weights(tmp_path: Path, length: int) -> None:
-    folder = lrpet.save(compact_tied(), tmp_path / "compact")
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"model.safetensors is damaged: it is not what lrpet.json says was written"):
-        lrpet.load(folder, Tied())
-    without_digest(folder)
-    with pytest.raises(ValueError, match=r"model.safetensors does not fit this Tied: the file is damaged"):
-        lrpet.load(folder, Tied())
-
-
-def without_digest(folder: Path) -> None:
-    """Leave the folder as lrpet 0.1 wrote it."""
-    manifest = json.loads((folder / "lrpet.json").read_text())
-    del manifest["sha256"]
-    (folder / "lrpet.json").write_text(json.dumps(manifest))
-
-
-def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
-    folder = lrpet.save(compact_tied(), tmp_path / "compact")
-    path = folder / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="is damaged"):
-        lrpet.load(folder, Tied())
-    without_digest(folder)
-    lrpet.load(folder, Tied())  # nothing else could tell
-
-
-def test_a_forged_manifest_makes_no_large_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten thousand million parameters would be asked for, and files opened that it names."""
-    network = create("timm:resnet18")
-    folder = lrpet.save(
-        lrpet.factorize(network, lrpet.plan(network, EXAMPLE, ranks={"layer1.0.conv1": 4})), tmp_path / "c"
-    )
-    path = folder / "lrpet.json"
-    text = path.read_text(encoding="utf-8")
-    source = json.loads(text)["model"]
-    path.write_text(changed(text, model={**source, "num_classes": 20_000_000}))
-    with pytest.raises(ValueError, match="does not fit this ResNet"):
-        lrpet.load(folder)
-    deep = {"name": "timm:vit_tiny_patch16_224", "num_classes": 10, "in_channels": 3, "arguments": {"depth": 10_000}}
-    path.write_text(changed(text, model=deep))
-    with pytest.raises(ValueError, match="does not fit the network that is named beside it, which has far more layers"):
-        lrpet.load(folder)
-    path.write_text(changed(text, model={**source, "arguments": {"block": "os.system"}}))
-    with pytest.raises(ValueError, match="resnet18"):
-        lrpet.load(folder)
-    path.write_text(changed(text, model={**source, "arguments": {"checkpoint_path": "/etc/passwd"}}))
-    with pytest.raises(ValueError, match="must not name files or weights to load; got checkpoint_path"):
-        lrpet.load(folder)
-
-
-def test_weights_with_a_tensor_missing_or_too_many(tmp_path: Path) -> None:
-    folder = lrpet.save(compact_tied(), tmp_path / "compact")
-    path = folder / "model.safetensors"
-    tensors = safetensors.torch.load_file(path)
-    without_digest(folder)
-    for wrong in (
-        {name: t for name, t in tensors.items() if name != "hidden.1.bias"},
-        {**tensors, "more": torch.ones(2)},
-    ):
-        safetensors.torch.save_file(wrong, path)
-        with pytest.raises(ValueError, match=r"(?s)does not fit this Tied: .*(hidden\.1\.bias|more)"):
-            lrpet.load(folder, Tied())
 
 
 def test_the_folder_says_what_it_is_and_how_to_read_it(tmp_path: Path) -> None:
