@@ -76,13 +76,28 @@ def test_the_small_language_model() -> None:
     lines = (ROOT / "benchmarks" / "results" / language_report.FILE).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert all(row.keys() >= PROVENANCE for row in rows)
-    by_arm = language_report.losses(rows, 0.5)
-    assert all(seeds.keys() == {0, 1, 2} for seeds in by_arm.values())
+    half, less = (language_report.losses(rows, macs) for macs in (0.5, 0.3))
+    for by_arm in (half, less):
+        assert by_arm.keys() == language_report.TITLES.keys()
+        assert all(seeds.keys() == {0, 1, 2} for seeds in by_arm.values())
+        means = {arm: statistics.fmean(values.values()) for arm, values in by_arm.items()}
+        assert sorted(means, key=means.__getitem__)[:2] == ["dense", "no_transfer"]
+        assert all(
+            f"{means[arm]:.3f}" in NUMBERS for arm in ("dense", "projected", "no_transfer", "retrained", "scratch")
+        )
     for seed in range(3):
-        assert by_arm["projected"][seed] < min(by_arm[arm][seed] for arm in ("retrained", "scratch", "cut"))
-        assert by_arm["dense"][seed] < by_arm["no_transfer"][seed] < by_arm["projected"][seed]
-    means = {arm: f"{statistics.fmean(values.values()):.3f}" for arm, values in by_arm.items()}
-    assert all(means[arm] in NUMBERS for arm in ("dense", "projected", "no_transfer", "retrained", "scratch"))
+        own = ("dense", "no_transfer", "projected", "outputs")
+        rivals = [values[seed] for arm, values in half.items() if arm not in own]
+        assert half["no_transfer"][seed] < min(half["projected"][seed], *rivals)
+        added, less_added = (half[arm][seed] - half["dense"][seed] for arm in ("cut", "cut_by_outputs"))
+        assert less_added < 0.75 * added
+    assert sum(less["no_transfer"][seed] < less["scratch"][seed] for seed in range(3)) == 2
+    harm = [
+        statistics.fmean(by_arm["projected"][seed] - by_arm["no_transfer"][seed] for seed in range(3))
+        for by_arm in (half, less)
+    ]
+    assert 0 < 10 * harm[0] < harm[1]
+    assert min(less["cut_by_outputs"].values()) > 2 * max(less["dense"].values())
 
 
 def test_loaders() -> None:
