@@ -85,12 +85,15 @@ def test_the_small_language_model() -> None:
         assert all(
             f"{means[arm]:.3f}" in NUMBERS for arm in ("dense", "projected", "no_transfer", "retrained", "scratch")
         )
+    means_of_half = {arm: statistics.fmean(values.values()) for arm, values in half.items()}
     for seed in range(3):
         own = ("dense", "no_transfer", "projected", "outputs")
         rivals = [values[seed] for arm, values in half.items() if arm not in own]
         assert half["no_transfer"][seed] < min(half["projected"][seed], *rivals)
         added, less_added = (half[arm][seed] - half["dense"][seed] for arm in ("cut", "cut_by_outputs"))
         assert less_added < 0.75 * added
+    lost, less_lost = (means_of_half[arm] - means_of_half["dense"] for arm in ("cut", "cut_by_outputs"))
+    assert f"lost {1 - less_lost / lost:.0%} less so".replace("%", " %") in page("docs/huggingface.md")
     assert sum(less["no_transfer"][seed] < less["scratch"][seed] for seed in range(3)) == 2
     harm = [
         statistics.fmean(by_arm["projected"][seed] - by_arm["no_transfer"][seed] for seed in range(3))
