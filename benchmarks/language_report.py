@@ -31,8 +31,9 @@ SECTION = """\
 A Llama of four layers and 0.85 M parameters was trained on the sources of Python's standard library, byte by byte, for
 {steps:,} steps of 16 windows of 128 bytes (`python -m benchmarks.language`). Every arm has equal batches, learning rates and
 steps, and uniform ranks. Losses are those of test files, in nats a byte: mean ± standard deviation over seeds.
-Differences are paired with the projections, seed by seed. No arm's learning rate was tuned, and no rival's strength. PAT and
-SLORR are as their authors give them, and PAT projects as often as lrpet.
+Differences are paired with the projections, seed by seed. No arm's learning rate was tuned, and no rival's strength. SLORR has
+the strength of its authors' example. PAT has no published settings for ranks: its own cubic schedule ends at 80 % of the
+training, and it projects as often as lrpet.
 
 {verdict}
 """

@@ -156,6 +156,13 @@ def test_demo_seeds() -> None:
     assert f"by {100 * min(ahead):.2f} to {100 * max(ahead):.1f} points" in " ".join(text.split())
 
 
+def test_the_demo_in_the_readme() -> None:
+    demo = result("demo.json")
+    times = {row["network"]: row["milliseconds"] for row in demo["bench"]["rows"] if row["runtime"] == "onnxruntime"}
+    dense, compact = (f"{100 * demo['arms'][arm]['accuracy']:.1f} %, {times[arm]:.1f} ms" for arm in ("dense", "LRPET"))
+    assert f"| {dense} | {compact} |" in README
+
+
 def test_quantised() -> None:
     text = page("docs/deploying.md")
     rows = {

@@ -58,6 +58,9 @@ def test_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = (query, memory, memory)
     compact = lrpet.compress(module, inputs, ranks={"": 2, "out_proj": 5}, calibration=[inputs], energy_transfer=False)
     torch.testing.assert_close(compact(*inputs)[0], module(*inputs)[0], rtol=1e-4, atol=1e-4)
+    by_name = {"need_weights": False, "value": memory, "query": query, "key": memory}
+    found, expected = (dict(output_moments(module, layers_of(module), [each])) for each in (by_name, inputs))
+    torch.testing.assert_close(found, expected)
 
 
 def test_moments_are_means_over_all_positions_without_the_bias() -> None:

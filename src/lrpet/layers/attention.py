@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +130,12 @@ class AttentionOutput(Linear):
         assert isinstance(replacement, FactorizedAttention)
         assert isinstance(replacement.out_proj, FactorPair)
         return [replacement.out_proj]
+
+
+def attended(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value of a call of an attention, in this order, however they were passed."""
+    given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
+    return given["query"], given["key"], given["value"]
 
 
 def output_name(attention: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrpet.layers.attention import attended
 from lrpet.layers.inputs import Inputs
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.layers.mode import evaluating
@@ -88,7 +89,9 @@ class _Gathering:
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             given = output[0] if isinstance(output, tuple) else output
-            rows = layer.row_outputs((*args, *kwargs.values()), given)
+            attention = isinstance(module, nn.MultiheadAttention)
+            inputs = attended(args, kwargs) if attention else (*args, *kwargs.values())
+            rows = layer.row_outputs(inputs, given)
             rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
             self.sums[name] = self.sums.get(name, 0) + rows.mT @ rows
             self.counts[name] += rows.shape[1]

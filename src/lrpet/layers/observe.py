@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lrpet.layers.attention import output_name
+from lrpet.layers.attention import attended, output_name
 from lrpet.layers.batch_norm import can_rectify, is_batch_norm
 from lrpet.layers.convolution import is_convolution
 from lrpet.layers.inputs import Inputs
@@ -164,8 +164,8 @@ class _Watch:
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self.uses.running.pop()
-            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            call = Call(tuple(given[each].shape for each in ("query", "key", "value")), given["query"].shape)
+            query, key, value = attended(args, kwargs)
+            call = Call((query.shape, key.shape, value.shape), query.shape)
             for each in (name, output_name(name)):
                 self.calls[each] += 1
                 self.shapes[each].append(call)
