@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import lrpet
+from benchmarks.slorr import STRENGTH, hoyer_gradient
 from benchmarks.language_training import CONTEXT, DECAY, Training, inputs_of, optimizer_of
 from lrpet.layers.moments import output_moments
 from lrpet.models.language import language_network
@@ -26,8 +27,6 @@ SHAPE = {
 EXAMPLE = {"input_ids": torch.zeros(1, CONTEXT, dtype=torch.long), "use_cache": False}
 #: The number of training batches that outputs are looked at on, where a network is cut by what they need.
 CALIBRATION = 16
-#: The strength of SLORR's regulariser: that of its authors' example.
-SLORR_STRENGTH = 0.1
 #: The part of the training after which PAT's rank is at its target ("healing").
 HEALING = 0.8
 
@@ -208,8 +207,7 @@ def pat(start: Start) -> nn.Module:
 def slorr(start: Start) -> nn.Module:
     """Train with SLORR's regulariser, decoupled: W ← W − lr·λ·∇(‖W‖²_* / ‖W‖²_F), then cut by SVD.
 
-    González-Martínez, Liu: SLORR: Simple and Efficient In-Training Low-Rank Regularization, arXiv 2607.08754. The polar factor
-    in the gradient is computed by a decomposition here, where the authors approximate it.
+    See `benchmarks.slorr` for the source.
     """
     return start.compressed(start.shared.regularised)
 
@@ -227,32 +225,15 @@ def _regularised(shared: Shared) -> nn.Module:
     def before() -> None:
         gradients.clear()
         for weights in by_shape.values():
-            stack = torch.stack(weights)
-            polar, nuclear = _polar(stack)
-            frobenius = torch.linalg.vector_norm(stack, dim=(1, 2))
-            ratio = nuclear / frobenius
-            gradient = polar - (ratio / frobenius)[:, None, None] * stack
-            gradients.extend(zip(weights, (2 * ratio / frobenius)[:, None, None] * gradient, strict=True))
+            gradients.extend(zip(weights, hoyer_gradient(torch.stack(weights)), strict=True))
 
     @torch.no_grad()
     def after() -> None:
         for weight, gradient in gradients:
-            weight.sub_(gradient, alpha=optimizer.param_groups[0]["lr"] * SLORR_STRENGTH)
+            weight.sub_(gradient, alpha=optimizer.param_groups[0]["lr"] * STRENGTH)
 
     training.run(model, optimizer, 0, training.steps, after, before=before)
     return model
-
-
-def _polar(stack: Tensor) -> tuple[Tensor, Tensor]:
-    """Return U·Vᵀ and the nuclear norms of a stack of matrices U·Σ·Vᵀ of full rank, from their smaller Gram matrices."""
-    if stack.shape[1] > stack.shape[2]:
-        polar, nuclear = _polar(stack.mT)
-        return polar.mT, nuclear
-    single = stack.double()
-    values, left = torch.linalg.eigh(single @ single.mT)
-    values = values.clamp_min(1e-12).sqrt()
-    polar = left / values[:, None] @ (left.mT @ single)
-    return polar.to(stack.dtype), values.sum(-1).to(stack.dtype)
 
 
 def cut(start: Start) -> nn.Module:

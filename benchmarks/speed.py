@@ -1,21 +1,23 @@
 """Whether a cut in multiply-adds is a cut in time: whole networks, dense against compact, on what people deploy with.
 
-    python -m benchmarks.speed OUT [--cases NAME …] [--seconds 3]
+    python -m benchmarks.speed OUT [--cases NAME …] [--seconds 3] [--device cuda --runtimes eager compile]
 
 Cases of two kinds, a file for each:
 
 - by multiply-adds: plans with default settings, beside plans of any ranks (multiple_of=1) for an equal budget;
 - by time: plans made for a runtime and batch size, at the lowest of a few latency budgets that can be met.
 
-Contenders are timed in turns, in one process, by `lrpet.bench`. Weights are random: they do not change the time.
+Contenders are timed in turns, in one process, by `lrpet.bench`. Weights are random: they do not change the time. On a GPU,
+PyTorch runs plans by multiply-adds in bfloat16, NHWC, and with the kernels of a pass replayed as one CUDA graph.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -27,6 +29,8 @@ from lrpet.latency.runtimes import Runtime
 from lrpet.train.provenance import provenance
 
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+#: Batch sizes on a GPU.
+GPU_BATCH_SIZES = (1, 64)
 #: Latency budgets, the lowest first.
 LATENCIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -56,23 +60,29 @@ CASES = {
 }
 
 
-def measure(case: Case, *, seconds: float) -> dict[str, Any]:
+def measure(case: Case, *, seconds: float, runtimes: Sequence[Runtime] = RUNTIMES, gpu: bool = False) -> dict[str, Any]:
     """Return the rows of `lrpet.bench`, and what was planned."""
     torch.manual_seed(0)
     network = models.create(case.model).eval()
     images = torch.randn(1, 3, case.side, case.side)
-    measured = _by_macs(case, network, images, seconds) if case.macs else _by_time(case, network, images, seconds)
-    return {"title": case.title, **measured}
+    if not case.macs:
+        return {"title": case.title, **_by_time(case, network, images, seconds)}
+    networks = _by_macs(case, network, images)
+    options: dict[str, Any] = {"batch_sizes": case.batch_sizes}
+    if gpu:
+        options = {"device": "cuda", "dtype": torch.bfloat16, "channels_last": True, "cuda_graphs": True}
+        options["batch_sizes"] = GPU_BATCH_SIZES
+    result = bench(networks, images, runtimes=runtimes, seconds=seconds, told=print, **options)
+    return {"title": case.title, **result.to_dict()}
 
 
-def _by_macs(case: Case, network: torch.nn.Module, images: torch.Tensor, seconds: float) -> dict[str, Any]:
+def _by_macs(case: Case, network: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.nn.Module]:
     networks = {"dense": network}
     for macs in case.macs:
         networks[f"macs={macs}"] = _compact(network, lrpet.plan(network, images, macs=macs))
         anything = lrpet.plan(network, images, macs=macs, multiple_of=1)
         networks[f"macs={macs}, any rank"] = _compact(network, anything)
-    result = bench(networks, images, runtimes=RUNTIMES, batch_sizes=case.batch_sizes, seconds=seconds, told=print)
-    return result.to_dict()
+    return networks
 
 
 def _by_time(case: Case, network: torch.nn.Module, images: torch.Tensor, seconds: float) -> dict[str, Any]:
@@ -119,11 +129,17 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder in which a file is written for each case")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seconds", type=float, default=3.0, help="spent on each network, runtime and batch size")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--runtimes", nargs="+", choices=get_args(Runtime), default=list(RUNTIMES))
     options = parser.parse_args()
+    gpu = options.device == "cuda"
+    if gpu and any(not CASES[name].macs for name in options.cases):
+        parser.error("plans by time are for the CPU: name cases by multiply-adds")
+    where = torch.cuda.get_device_name().split()[1] if gpu else torch.backends.cpu.get_cpu_capability()
     for name in options.cases:
-        measured = measure(CASES[name], seconds=options.seconds)
+        measured = measure(CASES[name], seconds=options.seconds, runtimes=options.runtimes, gpu=gpu)
         result = {**provenance(), "seed": 0, "seconds": options.seconds, **measured}
-        write_json(options.out / f"speed-{name}-{torch.backends.cpu.get_cpu_capability().lower()}.json", result)
+        write_json(options.out / f"speed-{name}-{where.lower()}.json", result)
         print(*measured.get("verdicts", []), sep="\n", flush=True)
 
 

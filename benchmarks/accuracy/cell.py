@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from benchmarks.accuracy.run import Cell, Run
 from benchmarks.accuracy.store import Store
 from benchmarks.script import parser_of
 from lrpet.train.measure import score
+from lrpet.train.preemption import PreemptedError
 from lrpet.train.provenance import provenance
 
 #: The number of training images from which batch norm's statistics are re-estimated.
@@ -119,15 +121,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cuda-graphs", action="store_true")
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that go into every training's configuration."""
-    names = ("data_dir", "batch_size", "device", "precision", "channels_last", "compile")
+    names = ("data_dir", "batch_size", "device", "precision", "channels_last", "compile", "cuda_graphs")
     return {name: getattr(arguments, name) for name in names}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = parser_of(__doc__)
     add_options(parser)
     parser.add_argument("--method", choices=METHODS, required=True)
@@ -140,8 +143,12 @@ def main(argv: list[str] | None = None) -> None:
     store = Store(given.results)
     if cell.name in store.names():
         print(f"{cell.name} is there already")
-        return
-    result = compute(cell, options_of(given), work=given.work)
+        return 0
+    try:
+        result = compute(cell, options_of(given), work=given.work)
+    except PreemptedError as told:
+        print(f"{cell.name}: {told}", file=sys.stderr)
+        return PreemptedError.exit_status
     folders = {str(given.data_dir): "DATA", str(given.work): "RUNS", str(given.results): "RESULTS"}
     words = (folders.get(word, word) for word in result["command"].split())
     store.add({**result, "command": " ".join(words)})
@@ -149,7 +156,8 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"{result['test_accuracy_bn_reestimated']:.2%}, {result['macs'] / result['macs_dense']:.1%} of the multiply-adds"
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

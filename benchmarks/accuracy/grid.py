@@ -5,6 +5,8 @@
 
 With --jobs several run side by side. That pays for small networks on a GPU, and on a CPU with as many jobs as it has cores and
 one thread for each (OMP_NUM_THREADS=1). A failed run is reported, and the others go on.
+
+With --minutes the runs are told to stop in time. They write checkpoints, so that the next call goes on where they are.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +28,10 @@ from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.run import Cell
 from benchmarks.accuracy.store import Store
 from benchmarks.script import parser_of
+from lrpet.train.preemption import PreemptedError
+
+#: The exit status of a run that was told to stop, and wrote a checkpoint.
+STOPPED = PreemptedError.exit_status
 
 
 def cells(given: argparse.Namespace) -> list[Cell]:
@@ -66,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", nargs="+", type=float, default=[0.38])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="number of runs side by side")
+    parser.add_argument("--minutes", type=float, help="after so many, tell runs to write checkpoints and stop")
     parser.add_argument("--dry-run", action="store_true", help="only print what is there and what is to do")
     given = parser.parse_args(argv)
     console = Console()
@@ -75,13 +83,26 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     there = Store(given.results).names()
     missing = [cell for cell in chosen if cell.name not in there]
+    end = None if given.minutes is None else time.monotonic() + 60 * given.minutes
     with ThreadPoolExecutor(given.jobs) as pool:
-        codes = pool.map(lambda cell: subprocess.run(command(cell, given), check=False).returncode, missing)
-        failed = [cell.name for cell, code in zip(missing, codes, strict=True) if code]
+        codes = list(pool.map(lambda cell: computed(command(cell, given), end), missing))
     show(chosen, given.results, console)
-    for name in failed:
-        console.print(f"[red]failed:[/] {name}")
-    return 1 if failed else 0
+    for cell, code in zip(missing, codes, strict=True):
+        if code:
+            console.print(f"[yellow]to go on with:[/] {cell.name}" if code == STOPPED else f"[red]failed:[/] {cell.name}")
+    return max((code for code in codes if code != STOPPED), default=0) or max(codes, default=0)
+
+
+def computed(words: list[str], end: float | None) -> int:
+    """Run a command, tell it to stop at `end` (of `time.monotonic`), and return its exit status."""
+    if end is not None and time.monotonic() >= end:
+        return STOPPED
+    with subprocess.Popen(words) as process:
+        try:
+            return process.wait(None if end is None else end - time.monotonic())
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            return process.wait()
 
 
 if __name__ == "__main__":

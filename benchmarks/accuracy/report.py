@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import language_report, speed_report
 from benchmarks.accuracy import figures
-from benchmarks.accuracy.methods import lrpet
+from benchmarks.accuracy.methods import leads, lrpet
 from benchmarks.accuracy.store import Store
 from benchmarks.script import parser_of, read_json
 
@@ -39,8 +39,12 @@ TITLES = {
     "svd_retrain": "dense, SVD, retrained",
     "factors": "factors from scratch",
     "factors_frobenius": "factors, Frobenius decay",
+    "svd_retrain_by_energy": "dense, SVD, retrained, ranks by energy",
+    "warm_up": "dense warm-up, then factors (Cuttlefish's way)",
+    "slorr": "SLORR, SVD, retrained",
     "trp": "TRP",
     "pruning": "channel pruning, retrained",
+    **{name: title for name, (title, _) in leads.LEADS.items()},
 }
 VERDICTS = Path(__file__).with_name("verdicts.md")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import lrpet
@@ -18,6 +19,8 @@ from lrpet.train.console import Console
 from lrpet.train.fit import Hooks, fit
 from lrpet.train.folder import RunFolder
 from lrpet.train.task import Task, make_plan
+
+BeforeStep = Callable[[lrpet.Projector, torch.optim.Optimizer], None]
 
 #: The options that are the same for every method, unless the command line says otherwise.
 RECIPE: dict[str, Any] = {
@@ -93,7 +96,13 @@ class Run:
         """Train the dense network for so many epochs; runs that differ only in their method share its training."""
         cell = self.cell
         folder = Cell(cell.model, cell.data, "dense", None, epochs, cell.seed).name
-        return self._fit(Path("shared") / folder, self.network(), None, None, {"epochs": epochs})
+        return self._fit(Path("shared") / folder, self.network(), None, Hooks(), {"epochs": epochs})
+
+    def dense_part(self, epochs: int) -> nn.Module:
+        """Train the dense network for the first so many epochs of the cell's; runs that differ in their method share it."""
+        cell = self.cell
+        folder = Cell(cell.model, cell.data, f"dense-{epochs}-of", None, cell.epochs, cell.seed).name
+        return self._fit(Path("shared") / folder, self.network(), None, Hooks(last=epochs), {})
 
     def fit(
         self,
@@ -101,21 +110,25 @@ class Run:
         network: nn.Module,
         *,
         plan: lrpet.Plan | None = None,
-        before_step: Callable[[lrpet.Projector], None] | None = None,
+        before_step: BeforeStep | None = None,
+        first: int = 0,
+        last: int | None = None,
         **changes: Any,
     ) -> nn.Module:
         """Train `network`, projecting as `plan` says, with these changes to the options.
 
-        Changes that say how a budget is divided (`allocate`) make a plan of their own.
+        Changes that say how a budget is divided (`allocate`) make a plan of their own. With `first` and `last` it is a part
+        of the training, from one epoch to another.
         """
-        return self._fit(Path(self.cell.name) / phase, network, plan, before_step, changes)
+        hooks = Hooks(before_step=before_step, first=first, last=last)
+        return self._fit(Path(self.cell.name) / phase, network, plan, hooks, changes)
 
     def _fit(
         self,
         folder: Path,
         network: nn.Module,
         plan: lrpet.Plan | None,
-        before_step: Callable[[lrpet.Projector], None] | None,
+        hooks: Hooks,
         changes: Mapping[str, Any],
     ) -> nn.Module:
         config = self.config(folder, self.cell.keep if plan is not None else None, changes)
@@ -127,7 +140,7 @@ class Run:
             RunFolder.check(config, resume=True)
             with RunFolder.opened(config, plan) as opened, console.run(config, plan):
                 task = replace(self.task, config=config, network=network, plan=plan)
-                trained = fit(task, opened, console, hooks=Hooks(before_step=before_step))
+                trained = fit(task, opened, console, hooks=hooks)
                 self.phases.append(Phase(config, opened.metrics(), trained.seconds, trained.plan))
         return trained.network
 

@@ -132,7 +132,7 @@ def test_frobenius_decay_replaces_the_optimizers(tmp_path: Path, monkeypatch: py
         weights = [p for name, p in network.named_parameters() if name.startswith("layer1.0.conv1.")]
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        before_step(None)
+        before_step(None, None)
         right, left = (weight.detach().clone().requires_grad_() for weight in weights)
         penalty = 0.5 * 5e-4 * (left.flatten(1) @ right.flatten(1)).square().sum()
         expected = torch.autograd.grad(penalty, (right, left))

@@ -10,13 +10,16 @@ from benchmarks.accuracy.methods import (
     dense,
     factors,
     factors_frobenius,
+    leads,
     lrpet,
     lrpet_retrain,
     pruning,
     ranks,
+    slorr,
     svd_retrain,
     trp,
     truncation,
+    warm_up,
 )
 from benchmarks.accuracy.run import Run
 
@@ -37,6 +40,10 @@ METHODS: dict[str, Callable[[Run], nn.Module]] = {
     "svd_retrain": svd_retrain.train,
     "factors": factors.train,
     "factors_frobenius": factors_frobenius.train,
+    "warm_up": warm_up.train,
+    "slorr": slorr.train,
+    "svd_retrain_by_energy": svd_retrain.by_energy,
     "trp": trp.train,
     "pruning": pruning.train,
+    **leads.METHODS,
 }

@@ -9,15 +9,21 @@ import torch
 from torch import Tensor, nn
 
 import lrpet
-from benchmarks.accuracy.run import RECIPE, Run
+from benchmarks.accuracy.run import RECIPE, BeforeStep, Run
 
 
 def train(run: Run) -> nn.Module:
+    """Train the factors from scratch."""
     compact = lrpet.factorize(run.network(), run.plan)
-    pairs = [_weights(compact.get_submodule(name)) for name in run.plan.ranks]
+    return run.fit("train", compact, before_step=decaying(compact, run.plan))
+
+
+def decaying(compact: nn.Module, plan: lrpet.Plan) -> BeforeStep:
+    """Return what adds Frobenius decay to the gradients of a compact network's factors."""
+    pairs = [_weights(compact.get_submodule(name)) for name in plan.ranks]
 
     @torch.no_grad()
-    def decay(projector: lrpet.Projector) -> None:
+    def decay(projector: lrpet.Projector, optimizer: torch.optim.Optimizer) -> None:
         for right, left in pairs:  # W = left·right
             v, u = right.flatten(1), left.flatten(1)
             for weight, gradient in ((right, u.mT @ u @ v), (left, u @ (v @ v.mT))):
@@ -25,7 +31,7 @@ def train(run: Run) -> nn.Module:
                 # The optimizer adds λ·weight of its own, which is taken off here.
                 weight.grad.add_(gradient.view_as(weight) - weight, alpha=RECIPE["weight_decay"])
 
-    return run.fit("train", compact, before_step=decay)
+    return decay
 
 
 def _weights(pair: nn.Module) -> tuple[Tensor, Tensor]:

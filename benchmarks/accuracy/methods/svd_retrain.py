@@ -13,6 +13,16 @@ from benchmarks.accuracy.run import RECIPE, Run
 
 
 def train(run: Run) -> nn.Module:
+    """Cut to the run's ranks."""
     again = run.retraining_epochs
     compact = lrpet.factorize(run.dense(run.cell.epochs - again), run.plan)
     return run.fit("retrain", compact, epochs=again, lr=RECIPE["lr"] / 2)
+
+
+def by_energy(run: Run) -> nn.Module:
+    """Cut to ranks that the trained network's energies divide, as LRPET's default does."""
+    again = run.retraining_epochs
+    network = run.dense(run.cell.epochs - again)
+    options = {"macs": run.plan.macs / run.plan.macs_dense, "multiple_of": 1}
+    plan = lrpet.plan(network, run.task.example, allocate="energy", **options).settled()
+    return run.fit("retrain", lrpet.factorize(network, plan), epochs=again, lr=RECIPE["lr"] / 2)

@@ -21,7 +21,7 @@ def train(run: Run) -> nn.Module:
     layers = run.plan.bind(network)
 
     @torch.no_grad()
-    def add_subgradient(projector: lrpet.Projector) -> None:
+    def add_subgradient(projector: lrpet.Projector, optimizer: torch.optim.Optimizer) -> None:
         if projector.last is None or projector.last.step != projector.steps:
             return
         for name, layer in layers.items():

@@ -69,6 +69,7 @@ class Config(_Options):
         self._check_data()
         self._check_loss()
         self._check_teacher()
+        self._check_machine()
         return self
 
     def _check_budget(self) -> None:
@@ -128,6 +129,14 @@ class Config(_Options):
         given = [name for name in ("distill", "temperature") if getattr(self, name) != RECIPE[name].default]
         if given and self.teacher is None:
             raise ValueError(f"{' and '.join(given)} go with a teacher: name one, or leave them out")
+
+    def _check_machine(self) -> None:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs replays what compile makes: add compile")
+        if self.cuda_graphs and self.accumulate > 1:
+            raise ValueError(
+                f"cuda_graphs overwrites the gradients of a step's earlier parts: leave accumulate, now {self.accumulate}, at 1"
+            )
 
     def _check_loss(self) -> None:
         if self.loss == "bce" and self.label_smoothing:

@@ -40,10 +40,14 @@ from lrpet.train.trackers import tracking
 class Hooks:
     """What a caller of `fit` does while it trains."""
 
-    before_step: Callable[[lrpet.Projector], None] | None = None
-    """Called with the projector between each backward pass and optimizer step; it may change gradients."""
+    before_step: Callable[[lrpet.Projector, torch.optim.Optimizer], None] | None = None
+    """Called with the projector and the optimizer between each backward pass and optimizer step; it may change gradients."""
     after_epoch: Callable[[int, Score | None], None] | None = None
     """Called with the number of epochs done and the validation score."""
+    first: int = 0
+    """Epochs that another training did: data and learning rates go on from there. The projector counts from here."""
+    last: int | None = None
+    """The epoch to stop after, with the learning rates of all `config.epochs`; None to go on to the end."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class _Training:
     def __init__(self, task: Task, folder: RunFolder, hooks: Hooks) -> None:
         config, processes = task.config, folder.processes
         self.processes = processes
+        self.first, self.last = hooks.first, config.epochs if hooks.last is None else hooks.last
         self.preempted: Preemption
         self.task, self.config, self.hooks, self.modality = task, config, hooks, task.modality
         self.accelerator = make_accelerator(config, folder.path, processes)
@@ -99,8 +104,8 @@ class _Training:
         self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
         self.teacher = load_teacher(config, task.dataset, device) if isinstance(task.dataset, Dataset) else None
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
-        self.model: nn.Module = torch.compile(self.prepared) if config.compile else self.prepared  # type: ignore[assignment]
-        self.projector = _projector(task, self.accelerator, processes, self.batches)
+        self.model = _compiled(config, self.prepared, device)
+        self.projector = _projector(task, self.accelerator, processes, self.batches, epochs=self.last - self.first)
         self.state = TrainingState(
             task.network, self.plain_optimizer, self.projector, scaler=self.accelerator.scaler, average=self.average
         )
@@ -111,15 +116,13 @@ class _Training:
     def resume(self, folder: RunFolder) -> Progress:
         """Go on from the folder's checkpoint, if it has one, with the learning rates of this many epochs."""
         progress = folder.checkpoints.load(self.state)
-        if self.projector.steps:
-            self.schedule = make_schedule(
-                self.config, self.plain_optimizer, len(self.batches), after=self.projector.steps
-            )
-        return progress
+        if done := self.projector.steps + self.first * len(self.batches):
+            self.schedule = make_schedule(self.config, self.plain_optimizer, len(self.batches), after=done)
+        return progress if self.projector.steps else replace(progress, epoch=self.first)
 
     def run(self, progress: Progress, folder: RunFolder, console: Console) -> Trained:
         """Train the epochs that are left, and project once more."""
-        while progress.epoch < self.config.epochs:
+        while progress.epoch < self.last:
             begin, cpu_begin = time.perf_counter(), time.process_time()
             trained = self.epoch(progress, folder, console)
             counted = (len(self.batches) - progress.step) * self.task.counted_in_batch
@@ -130,9 +133,9 @@ class _Training:
             folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
             console.epoch_done(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
             console.corrupt(self.log_corrupt(folder))
-            if progress.epoch < self.config.epochs and self.preempted.due(0):
+            if progress.epoch < self.last and self.preempted.due(0):
                 self.stop(progress, folder)
-            if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.config.epochs:
+            if progress.epoch % self.config.checkpoint_every == 0 or progress.epoch == self.last:
                 folder.save_checkpoint(self.state, progress)
             if self.hooks.after_epoch is not None:
                 self.hooks.after_epoch(progress.epoch, held_out)
@@ -210,7 +213,7 @@ class _Training:
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 self.backward(*part, running)
         if self.hooks.before_step is not None:
-            self.hooks.before_step(self.projector)
+            self.hooks.before_step(self.projector, self.plain_optimizer)
         if self.config.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip_grad)
         self.optimizer.step()
@@ -242,12 +245,22 @@ class _Training:
         )
 
 
-def _projector(task: Task, accelerator: Accelerator, processes: Processes, batches: Batches) -> lrpet.Projector:
+def _compiled(config: Config, network: nn.Module, device: torch.device) -> nn.Module:
+    if not config.compile:
+        return network
+    graphs = config.cuda_graphs and device.type == "cuda"
+    compiled: nn.Module = torch.compile(network, mode="reduce-overhead" if graphs else None)  # type: ignore[assignment]
+    return compiled
+
+
+def _projector(
+    task: Task, accelerator: Accelerator, processes: Processes, batches: Batches, *, epochs: int
+) -> lrpet.Projector:
     config = task.config
     return lrpet.Projector(
         task.network,
         plan_in_training(config, task.network, task, task.plan, accelerator, processes),
-        total_steps=config.epochs * len(batches),
+        total_steps=epochs * len(batches),
         start=config.start,
         every=config.projection_schedule(len(batches)),
         energy_transfer=config.energy_transfer,

@@ -1,0 +1,133 @@
+"""Ways to make LRPET better, each alone: they begin with one dense network, half-way through its training.
+
+Ranks are those of that network by energy, unless it says otherwise. What they are compared with is `lead_base`, lrpet's default.
+They are compared on held-out images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lrpet
+from benchmarks.accuracy.run import BeforeStep, Run
+from lrpet.layers.matrix import MatrixLayer
+from lrpet.planning.spectra import kept_energy
+
+#: How ranks are divided, see `_plan`.
+Division = str
+
+
+def train(
+    run: Run,
+    *,
+    ranks: Division = "energy",
+    factors_from: float | None = None,
+    tangent: bool = False,
+    **changes: Any,
+) -> nn.Module:
+    """Train the dense network for half of the epochs, and project it, or train its factors, in the other half.
+
+    Args:
+        run: The cell.
+        ranks: How the budget is divided: "energy", "squares", "cubes" or "uniform", see `_plan`.
+        factors_from: The fraction of the training from which the factors themselves are trained.
+        tangent: Whether the momentum is projected onto the tangent space of the low-rank matrices, after each projection.
+        changes: Those to the trainer's defaults.
+    """
+    epochs, half = run.cell.epochs, run.cell.epochs // 2
+    network = run.dense_part(half)
+    plan = _plan(run, network, ranks)
+    until = epochs if factors_from is None else round(factors_from * epochs)
+    if until > half:
+        before_step = _tangent(plan.bind(network)) if tangent else None
+        options = {"every": 5, "start": 0.0, **changes}
+        network = run.fit(
+            "train", network, plan=plan, before_step=before_step, first=half, last=until, **options
+        )
+    else:
+        lrpet.Projector(network, plan, start=0, every=1).project()
+    compact = lrpet.factorize(network, plan)
+    if until == epochs:
+        return compact
+    return run.fit("factors", compact, first=until)
+
+
+def _plan(run: Run, network: nn.Module, ranks: Division) -> lrpet.Plan:
+    """Divide the run's multiply-adds by the weights of `network`.
+
+    "energy" keeps the largest sum of the layers' kept fractions. "squares" and "cubes" prune the least sum of the squares or
+    cubes of pruned fractions, so that no layer is starved. "uniform" keeps the run's ranks.
+    """
+    if ranks == "uniform":
+        return run.plan
+    options: dict[str, Any] = {"macs": run.plan.macs / run.plan.macs_dense, "multiple_of": 1}
+    if ranks == "energy":
+        return lrpet.plan(network, run.task.example, allocate="energy", **options).settled()
+    power = {"squares": 2, "cubes": 3}[ranks]
+    layers = lrpet.plan(network, run.task.example, keep=1.0, factorize_all=True).bind(network)
+    worths = {name: _worths(layer, power) for name, layer in layers.items()}
+    return lrpet.plan(network, run.task.example, allocate=worths, **options).settled()
+
+
+def _worths(layer: MatrixLayer, power: int) -> list[float]:
+    """Return by how much each rank lowers the pruned fraction's power."""
+    left = [1.0, *(max(0.0, 1 - kept) ** power for kept in kept_energy(layer))]
+    return [before - after for before, after in zip(left, left[1:], strict=False)]
+
+
+def _tangent(layers: Mapping[str, MatrixLayer]) -> BeforeStep:
+    """Return what projects the momentum of W = U·Σ·Vᵀ after each projection: B ← U·Uᵀ·B + (I − U·Uᵀ)·B·V·Vᵀ.
+
+    It goes without rectification, where the bases of projections are those of W.
+    """
+
+    @torch.no_grad()
+    def project(projector: lrpet.Projector, optimizer: torch.optim.Optimizer) -> None:
+        if projector.last is None or projector.last.step != projector.steps:
+            return
+        bases: dict[str, Tensor] = projector.state_dict()["bases"]
+        for name, layer in layers.items():
+            buffer = optimizer.state[layer.weight]["momentum_buffer"]
+            weight, momentum = layer.matrices().float(), layer.matrices(buffer).float()
+            wide = weight.shape[1] <= weight.shape[2]
+            if not wide:
+                weight, momentum = weight.mT, momentum.mT
+            basis = bases[name]
+            inside = basis @ (basis.mT @ momentum)
+            rows = basis.mT @ weight  # they span the rows of W
+            outside = (momentum - inside) @ rows.mT @ torch.linalg.solve(rows @ rows.mT, rows)
+            new = inside + outside
+            buffer.copy_(layer.tensor(new if wide else new.mT))
+
+    return project
+
+
+#: {method: (its title, its arguments of `train`)}.
+LEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lead_base": ("LRPET from one half-trained network, ranks by energy", {}),
+    "lead_uniform": ("uniform ranks", {"ranks": "uniform"}),
+    "lead_squares": ("ranks by squares of pruned energy", {"ranks": "squares"}),
+    "lead_cubes": ("ranks by cubes of pruned energy", {"ranks": "cubes"}),
+    "lead_no_transfer": ("no energy transfer", {"energy_transfer": False}),
+    "lead_no_rectification": ("no rectification", {"rectify": False}),
+    "lead_neither": ("neither", {"energy_transfer": False, "rectify": False}),
+    "lead_outputs": ("metric of the outputs", {"calibration": 128}),
+    "lead_tangent": ("momentum in the tangent space, no rectification", {"tangent": True, "rectify": False}),
+    "lead_every_1": ("projected every step", {"every": 1}),
+    "lead_every_20": ("projected every 20 steps", {"every": 20}),
+    "lead_tail_0.5": ("tail halved", {"tail_scale": 0.5}),
+    "lead_ema": ("moving average of the weights", {"ema": 0.998}),
+    "lead_factors": ("factors from half on", {"factors_from": 0.5}),
+    "lead_factors_squares": ("factors from half on, ranks by squares", {"factors_from": 0.5, "ranks": "squares"}),
+    "lead_factors_0.6": ("factors from 0.6 on", {"factors_from": 0.6}),
+    "lead_factors_0.8": ("factors from 0.8 on", {"factors_from": 0.8}),
+}
+
+METHODS: dict[str, Callable[[Run], nn.Module]] = {
+    name: partial(train, **arguments) for name, (_, arguments) in LEADS.items()
+}

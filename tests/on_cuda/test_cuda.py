@@ -1,0 +1,115 @@
+"""What is done on a GPU equals what is done on the CPU. Without one, these tests say that they did not run."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import quick, run
+from torch import nn
+
+import lrpet
+from lrpet import models
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+
+
+def trained(device: str) -> tuple[nn.Module, lrpet.Plan, torch.Tensor]:
+    """Return a network whose batch norms have seen data, with its plan and images."""
+    torch.manual_seed(0)
+    network = models.create("resnet20")
+    images = torch.randn(16, 3, 32, 32)
+    network(images)
+    plan = lrpet.plan(network, images[:1], keep=0.4)
+    return network.to(device), plan, images.to(device)
+
+
+@pytest.mark.parametrize("options", [{}, {"rectify": False}, {"energy_transfer": False}, {"tail_scale": 0.3}])
+def test_projections_are_those_of_the_cpu(options: dict[str, Any]) -> None:
+    """The first projection is cold and the second warm."""
+    networks = {device: trained(device)[0] for device in ("cpu", "cuda")}
+    plan = trained("cpu")[1]
+    projectors = {device: lrpet.Projector(each, plan, start=0, every=1, **options) for device, each in networks.items()}
+    for step in range(3):
+        torch.manual_seed(step)
+        noise = [0.003 * torch.randn_like(each) for each in networks["cpu"].parameters()]
+        reports = {}
+        for device, network in networks.items():
+            with torch.no_grad():
+                for parameter, some in zip(network.parameters(), noise, strict=True):
+                    parameter.add_(some.to(device))
+            reports[device] = projectors[device].project()
+        assert reports["cuda"].pruned == pytest.approx(reports["cpu"].pruned, rel=1e-3)
+        for one, other in zip(*(each.parameters() for each in networks.values()), strict=True):
+            assert torch.dist(one, other.cpu()) < 2e-4 * one.norm()
+
+
+def test_products_of_a_projection_are_not_in_tf32() -> None:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        test_projections_are_those_of_the_cpu({})
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_of_half_precision_are_projected(dtype: torch.dtype) -> None:
+    network, plan, _ = trained("cuda")
+    projector = lrpet.Projector(network.to(dtype), plan, start=0, every=1)
+    assert projector.project().pruned > 0.1
+    assert projector.project().pruned < 1e-4
+
+
+def test_the_outputs_can_be_the_metric() -> None:
+    network, plan, images = trained("cuda")
+    other = copy.deepcopy(network).cpu()
+    on_cuda = lrpet.Projector(network, plan, start=0, every=1, calibration=[images]).project()
+    on_cpu = lrpet.Projector(other, plan, start=0, every=1, calibration=[images.cpu()]).project()
+    assert on_cuda.pruned == pytest.approx(on_cpu.pruned, rel=1e-2)
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16", "channels_last": True}, {"precision": "fp16"}])
+def test_a_run_on_the_gpu_is_whole(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run(quick(tmp_path / "run", device="cuda", **changes))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["hardware"]["gpu"]
+    network = lrpet.load(tmp_path / "run" / "compact").cuda().eval()
+    assert network(torch.zeros(2, 1, 8, 8, device="cuda")).shape == (2, 10)
+
+
+def test_cuda_graphs_train_as_single_kernels_do(tmp_path: Path) -> None:
+    losses = {}
+    for name, graphs in (("plain", False), ("graphs", True)):
+        run(quick(tmp_path / name, device="cuda", compile=True, cuda_graphs=graphs))
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        losses[name] = [line["train_loss"] for line in lines if line["kind"] == "epoch"]
+    assert losses["graphs"] == pytest.approx(losses["plain"], rel=0.02)
+
+
+def test_networks_are_timed_as_cuda_graphs() -> None:
+    network, plan, images = trained("cuda")
+    compact = lrpet.factorize(network, plan)
+    result = lrpet.bench(
+        {"dense": network, "compact": compact}, images, device="cuda", dtype=torch.bfloat16, channels_last=True,
+        cuda_graphs=True, seconds=0.2,
+    )  # fmt: skip
+    assert all(row["milliseconds"] > 0 for row in result.to_dict()["rows"])
+
+
+def test_a_group_of_nccl_projects(tmp_path: Path) -> None:
+    """One process is all that one GPU takes."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    network, plan, images = trained("cuda")
+    distributed.init_process_group("nccl", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(network, device_ids=[0])
+        wrapped(images).sum().backward()
+        assert lrpet.Projector(wrapped, plan, start=0, every=1).project().pruned > 0.1
+    finally:
+        distributed.destroy_process_group()
