@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 
-import torch_pruning
 from torch import Tensor, nn
 
 import lrpet
@@ -42,6 +41,8 @@ def prune(network: nn.Module, example: Tensor, *, macs: int) -> nn.Module:
 
 
 def _pruned(network: nn.Module, example: Tensor, ratio: float) -> nn.Module:
+    import torch_pruning  # only this method needs it
+
     pruned = copy.deepcopy(network)
     layers = [(name, module) for name, module in pruned.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     stream = isinstance(network, ResNet)

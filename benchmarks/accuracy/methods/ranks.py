@@ -15,7 +15,6 @@ import lrpet
 from benchmarks.accuracy.methods.lrpet import FROM_HALF, LATE, train
 from benchmarks.accuracy.run import Cell, Run, alone
 from lrpet.train.console import Console
-from lrpet.train.search import Search, search
 
 #: The number of trainings in the search, of one epoch each.
 TRIALS = 24
@@ -71,6 +70,8 @@ def searched(run: Run) -> nn.Module:
 
 
 def _search(run: Run) -> Path:
+    from lrpet.train.search import Search, search  # only this method needs what searches need
+
     cell = run.cell
     first = Cell(cell.model, cell.data, "search", cell.keep, cell.epochs, 0)
     folder = run.work / "shared" / first.name
