@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
+
+from benchmarks.accuracy.colours import COLOURS
 
 Results = list[dict[str, Any]]
 
@@ -39,14 +40,13 @@ def kinds(results: Results) -> dict[str, str]:
 
 def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -> None:
     """Draw all figures of one network, data set and length of training."""
-    palette = itertools.chain(*(plt.get_cmap(name).colors for name in ("tab20", "tab20b")))  # type: ignore[attr-defined]
-    colours = dict(zip(titles, palette, strict=False))
     _methods(results, titles, folder / f"methods-{name}.svg")
+    results = [result for result in results if result["method"] in COLOURS]
     for kind, plot in (("macs", _macs), ("curves", _curves), ("pruned", _pruned)):
         if kind not in kinds(results):
             continue
         figure, axes = plt.subplots(layout="constrained")
-        plot(axes, results, titles, colours)
+        plot(axes, results, titles)
         axes.set_title(TITLES[kind], loc="left")
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.set_size_inches(PANEL + 0.8 + LETTER * max(map(len, axes.get_legend_handles_labels()[1])), HEIGHT)
@@ -93,7 +93,7 @@ def _methods(results: Results, titles: Mapping[str, str], path: Path) -> None:
                 axes.text(min(near), row, f"◂ {means[method]:.1f}", va="center", fontsize=8)
                 continue
             axes.plot(values, [row] * len(values), ".", color="0.6", markersize=5)
-            axes.plot(means[method], row, "|", color="black", markersize=11, markeredgewidth=2)
+            axes.plot(means[method], row, "|", color=COLOURS.get(method, "black"), markersize=11, markeredgewidth=2)
         axes.set_title("" if keep is None else f"keep {keep}")
         axes.grid(axis="y", color="0.93")
         axes.set_axisbelow(True)
@@ -102,7 +102,7 @@ def _methods(results: Results, titles: Mapping[str, str], path: Path) -> None:
     _save(figure, path)
 
 
-def _macs(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:
+def _macs(axes: Any, results: Results, titles: Mapping[str, str]) -> None:
     points: dict[str, dict[float | None, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         point = result["macs"] / 1e6, 100 * result["test_accuracy_bn_reestimated"]
@@ -114,16 +114,17 @@ def _macs(axes: Any, results: Results, titles: Mapping[str, str], colours: Mappi
         x = [statistics.mean(macs) * (1 + aside) for macs, _ in seeds]
         mean = [statistics.mean(values) for _, values in seeds]
         error = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in seeds]
-        axes.errorbar(x, mean, error, fmt="o", capsize=3, label=titles[method], color=colours[method])
+        mark = "o" if "energy" in method else "s"  # methods of one colour differ in how ranks are divided
+        axes.errorbar(x, mean, error, fmt=mark, capsize=3, label=titles[method], color=COLOURS[method])
     if cut:
         values = ", ".join(f"{statistics.mean(value for _, value in pairs):.1f}" for pairs in cut.values())
-        axes.plot([], [], "v", color=colours["truncation"], label=f"{titles['truncation']}: {values}, far below")
+        axes.plot([], [], "v", color=COLOURS["truncation"], label=f"{titles['truncation']}: {values}, far below")
     axes.set(
         xlabel="multiply-adds, M (moved apart a little at each budget)", ylabel="test accuracy, BN re-estimated, %"
     )
 
 
-def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:
+def _curves(axes: Any, results: Results, titles: Mapping[str, str]) -> None:
     keep = max((result["keep"] for result in results if result["keep"]), default=None)
     runs: dict[str, list[list[float]]] = defaultdict(list)
     for result in results:
@@ -132,13 +133,14 @@ def _curves(axes: Any, results: Results, titles: Mapping[str, str], colours: Map
             runs[result["method"]].append([100 * value for value in values])
     for method, curves in runs.items():
         mean = [statistics.mean(values) for values in zip(*curves, strict=True)]
-        axes.plot(range(1, len(mean) + 1), mean, label=titles[method], color=colours[method])
+        axes.plot(range(1, len(mean) + 1), mean, label=titles[method], color=COLOURS[method])
     axes.set(xlabel="epoch", ylabel="validation accuracy in training, %")
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Mapping[str, Any]) -> None:
+def _pruned(axes: Any, results: Results, titles: Mapping[str, str]) -> None:
     drawn: set[tuple[str, float]] = set()
+    keeps = {result["keep"] for result in results if result["keep"]}
     rates: list[list[float]] = []
     for result in results:
         key = (result["method"], result["keep"])
@@ -148,9 +150,9 @@ def _pruned(axes: Any, results: Results, titles: Mapping[str, str], colours: Map
         steps, lr, pruned = (result["pruned"][what] for what in ("step", "lr", "pruned"))
         if not rates or steps[-1] - steps[0] > rates[0][-1] - rates[0][0]:  # the rate as far as any run shows it
             rates = [steps, lr]
-        style = "-" if len(drawn) < 11 else "--"
+        style = "-" if result["keep"] == max(keeps) else "--"
         label = f"{titles[result['method']]}, keep {result['keep']}"
-        axes.plot(steps, pruned, style, label=label, color=colours[result["method"]], alpha=0.8)
+        axes.plot(steps, pruned, style, label=label, color=COLOURS[result["method"]], alpha=0.8)
     if rates:
         axes.plot(
             rates[0], [rate / max(rates[1]) for rate in rates[1]], ":", color="0.5", label="learning rate / its peak"

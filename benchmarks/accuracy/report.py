@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +119,23 @@ def against(results: Results, reference: Results, key: str) -> str:
     return mean if len(differences) == 1 else f"{mean} ± {100 * statistics.stdev(differences):.2f}"
 
 
+def machine(result: Mapping[str, Any]) -> str:
+    """Say what a result was computed on: the processor that trained, and the release of PyTorch."""
+    hardware = result["hardware"]
+    return f"{hardware['gpu'] or hardware['cpu']}, PyTorch {result['versions']['torch']}"
+
+
 def table(results: Results, keep: float) -> list[str]:
-    """Write a table in Markdown: a row for each method at this budget, and one for the dense network."""
+    """Write a table in Markdown: a row for each method at this budget, and one for the dense network.
+
+    Results of several machines, or of several releases of PyTorch, are told apart by letters.
+    """
     methods: dict[str, Results] = defaultdict(list)
     for result in results:
         if result["keep"] in (None, keep):
             methods[result["method"]].append(result)
+    letters = dict(zip(sorted({machine(row) for rows in methods.values() for row in rows}), "abcdefgh", strict=False))
+    several = len(letters) > 1
     lines = [
         "| method | seeds | multiply-adds | parameters | test accuracy | BN re-estimated | against the first LRPET |",
         "|---|---|---|---|---|---|---|",
@@ -135,9 +146,18 @@ def table(results: Results, keep: float) -> list[str]:
         macs = f"{rows[0]['macs'] / 1e6:.2f} M ({rows[0]['macs'] / rows[0]['macs_dense']:.0%})"
         accuracy = [spread([row[each] for row in rows]) for each in ("test_accuracy", key)]
         difference = against(rows, first, key)
-        cells = (TITLES[method], str(len(rows)), macs, f"{rows[0]['params'] / 1e3:.0f} k", *accuracy, difference)
+        marked = f" ({', '.join(sorted({letters[machine(row)] for row in rows}))})" if several else ""
+        cells = (
+            TITLES[method] + marked,
+            str(len(rows)),
+            macs,
+            f"{rows[0]['params'] / 1e3:.0f} k",
+            *accuracy,
+            difference,
+        )
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    machines = "; ".join(f"{letter}: {name}" if several else name for name, letter in letters.items())
+    return [*lines, "", f"Computed on {machines}."]
 
 
 def gradients_table(gradients: dict[str, Any]) -> list[str]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from torch.nn import functional as F
 
 import lrpet
 from benchmarks.accuracy import cell as cells
-from benchmarks.accuracy import grid, report
+from benchmarks.accuracy import grid
 from benchmarks.accuracy.gradients import gradient_norms, plain
 from benchmarks.accuracy.methods import METHODS, ranks
 from benchmarks.accuracy.methods.pruning import prune
@@ -190,49 +187,6 @@ def test_a_grid_runs_cells_and_names_failures(tmp_path: Path, capfd: pytest.Capt
     assert "failed: no_such_net-digits-lrpet-0.5-1-0" in capfd.readouterr().out
 
 
-# ── the results ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_adding_at_once_loses_nothing(tmp_path: Path) -> None:
-    """Each opens the folder for itself, as a process of its own would, so that the lock is the one between processes."""
-
-    def add(first: int) -> None:
-        for seed in range(first, first + 12):
-            Store(tmp_path).add(made_up("lrpet_late", seed, 0.9, 0.4))
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(add, (0, 6, 12)))  # half of each one's seeds are another's too
-    names = [f"net-set-lrpet_late-0.4-3-{seed}" for seed in sorted(range(24), key=str)]
-    assert [Cell(**{key: row[key] for key in CELL}).name for row in Store(tmp_path).read()] == names
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["accuracy-curves.jsonl", "accuracy.jsonl"]
-
-
-def test_a_result_is_added_once_and_read_back(tmp_path: Path) -> None:
-    store, first = Store(tmp_path), made_up("lrpet_late", 0, 0.9, 0.4)
-    store.add(first)
-    store.add({**first, "test_accuracy": 0.1})
-    assert store.read() == [first]
-    lines = (tmp_path / "accuracy.jsonl").read_text()
-    assert "curve" not in json.loads(lines)
-    (tmp_path / "accuracy.jsonl").write_text(lines + lines)
-    with pytest.raises(ValueError, match=r"two lines for net-set-lrpet_late-0\.4-3-0"):
-        store.read()
-
-
-def test_a_result_whose_writing_was_cut_off_is_added_again(tmp_path: Path) -> None:
-    """Curves are written first: alone they do not count, and scalars without them are refused."""
-    store, first = Store(tmp_path), made_up("lrpet_late", 0, 0.9, 0.4)
-    store.add(first)
-    (tmp_path / "accuracy.jsonl").unlink()
-    assert store.read() == []
-    second = {**first, "curve": {"epoch": [1], "val_accuracy": [1 / 3]}}
-    store.add(second)
-    assert store.read() == [{**second, "curve": {"epoch": [1], "val_accuracy": [0.333333]}}]
-    (tmp_path / "accuracy-curves.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"lacks the curves of net-set-lrpet_late-0\.4-3-0"):
-        store.read()
-
-
 # ── the first claim ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -282,80 +236,3 @@ def test_gradient_norms_leave_the_network_alone() -> None:
         torch.equal(v, before[n]) for n, v in network.state_dict().items() if "running" not in n and "num" not in n
     )
     assert all(int(v) == 0 for n, v in fresh.state_dict().items() if "num_batches" in n)
-
-
-# ── the report ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_committed_page_is_the_generated_one() -> None:
-    page = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    assert page == report.page(ROOT / "benchmarks" / "results")
-    shown = {line.split("(")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
-    drawn = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "benchmarks" / "figures").iterdir()}
-    assert drawn.keys() == shown
-    assert all(path.read_text(encoding="utf-8").startswith("<?xml") for path in drawn.values())
-
-
-def made_up(method: str, seed: int, accuracy: float, keep: float | None) -> dict[str, Any]:
-    projections = ([10, 20], [0.1, 0.01], [0.4, 0.02]) if method == "lrpet_late" else ([], [], [])
-    return {
-        **{"model": "net", "data": "set", "method": method, "keep": keep, "epochs": 3, "seed": seed},
-        **{"macs": 40e6 if keep else 100e6, "macs_dense": 100e6, "params": 3000, "test_accuracy": accuracy - 0.01},
-        "test_accuracy_bn_reestimated": accuracy,
-        "curve": {"epoch": [1, 2, 3], "val_accuracy": [0.3, 0.6, 0.9]},
-        "pruned": dict(zip(("step", "lr", "pruned"), projections, strict=True)),
-    }
-
-
-def test_a_report_of_made_up_results(tmp_path: Path) -> None:
-    folder = tmp_path / "benchmarks" / "results"
-    for result in [
-        made_up("lrpet_late", 0, 0.90, 0.4),
-        made_up("lrpet_late", 1, 0.92, 0.4),
-        made_up("factors", 1, 0.89, 0.4),
-        made_up("dense", 0, 0.95, None),
-    ]:
-        Store(folder).add(result)
-    words = ["--results", str(folder), "--page", str(tmp_path / "RESULTS.md")]
-    report.main(words)
-    page = (tmp_path / "RESULTS.md").read_text()
-    assert "| dense (not compact) | 1 | 100.00 M (100%) | 3 k | 94.00 | 95.00 | +5.00 |" in page
-    assert (
-        "| LRPET (from half on, interval shrinking) | 2 | 40.00 M (40%) | 3 k | 90.00 ± 1.41 | 91.00 ± 1.41 | – |"
-        in page
-    )
-    assert "| factors from scratch | 1 | 40.00 M (40%) | 3 k | 88.00 | 89.00 | -3.00 |" in page  # against the same seed
-    figures = sorted(path.name for path in (tmp_path / "benchmarks" / "figures").iterdir())
-    assert figures == ["curves-net-set-3.svg", "methods-net-set-3.svg", "pruned-net-set-3.svg"]
-    assert not [figure for figure in figures if figure not in page]
-    drawn = {path: path.read_bytes() for path in (tmp_path / "benchmarks" / "figures").iterdir()}
-    report.main(words)
-    assert all(path.read_bytes() == content for path, content in drawn.items())  # the same results, the same bytes
-
-
-def test_a_report_of_nothing(tmp_path: Path) -> None:
-    assert "no results of the accuracy harness yet" in report.page(tmp_path)
-
-
-def test_the_verdicts_quote_the_results() -> None:
-    """Every accuracy in them is in a table of the page, or is that of one run, or of several on held-out images."""
-    text = " ".join(report.VERDICTS.read_text(encoding="utf-8").split())
-    verdicts = re.sub(r"keep [\d.]+\d", "", text)
-    results = report.read(ROOT / "benchmarks" / "results")
-    tables = "\n".join(
-        line for line in report.page(ROOT / "benchmarks" / "results").splitlines() if line.startswith("|")
-    )
-    single = {f"{100 * result[key]:.2f}" for result in results for key in ("val_accuracy", "test_accuracy")}
-    held_out = defaultdict(list)
-    for result in results:
-        key = tuple(result[name] for name in ("model", "data", "epochs", "keep", "method"))
-        held_out[key].append(result["val_accuracy"])
-    quoted = re.findall(r"[+-]?\d+\.\d\d(?: ± \d\.\d\d)?", verdicts)
-    assert len(quoted) > 10
-    differences = {
-        report.against([r for r in results if (r["method"], r["keep"]) == (method, 0.38)], leading, "test_accuracy")
-        for leading in [[r for r in results if (r["method"], r["keep"]) == (report.LEADING[0], 0.38)]]
-        for method in report.TITLES
-    }
-    known = single | differences | {report.spread(values) for values in held_out.values()}
-    assert [figure for figure in quoted if not (figure in tables or figure in known)] == []
