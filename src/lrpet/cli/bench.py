@@ -98,15 +98,17 @@ class _Given:
         """Read a folder's compact network, or make a network by name."""
         import lrpet
         from lrpet import models
+        from lrpet.train.data.metadata import trained_on
 
         if Path(text).is_dir():
             network = lrpet.load(text)
             saved = Path(text) / "compact"
-            metadata = lrpet.read_metadata(saved if saved.is_dir() else text)
+            saved = saved if saved.is_dir() else Path(text)
+            metadata = trained_on(saved, "context", "in_channels", "image_size")
             if "context" in metadata:
                 return cls(text, network, context=metadata["context"])
             source: Any = network.lrpet_source
-            channels = int(metadata.get("in_channels", source.in_channels))
+            channels = metadata.get("in_channels", source.in_channels)
             side = options.image_size or metadata.get("image_size") or usual_size(source.name, network)
             return cls(text, network, channels, side)
         check_is_of_images(text)

@@ -103,12 +103,13 @@ def _random_example(options: argparse.Namespace, network: nn.Module, *, rows: in
     """Return random images of the size that the network was trained on, or was made for; or random windows of tokens."""
     import torch
 
-    import lrpet
+    from lrpet.train.data.metadata import trained_on
     from lrpet.train.modality import TEXT
 
     saved = options.folder / "compact" if (options.folder / "compact").is_dir() else options.folder
-    metadata, source = lrpet.read_metadata(saved), cast(Any, network).lrpet_source
-    if "context" in metadata:
+    metadata = trained_on(saved, "context", "vocabulary", "image_size")
+    source = cast(Any, network).lrpet_source
+    if metadata.keys() >= {"context", "vocabulary"}:
         return TEXT.arguments(torch.randint(metadata["vocabulary"], (rows, metadata["context"])))
     about = argparse.Namespace(
         model=source.name,
