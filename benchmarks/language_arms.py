@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import lrpet
-from benchmarks.slorr import STRENGTH, hoyer_gradient
 from benchmarks.language_training import CONTEXT, DECAY, Training, inputs_of, optimizer_of
+from benchmarks.slorr import STRENGTH, hoyer_gradient
 from lrpet.layers.moments import output_moments
 from lrpet.models.language import language_network
 from lrpet.projecting.outputs import project_outputs

@@ -122,11 +122,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cuda-graphs", action="store_true")
+    parser.add_argument("--checkpoint-every", type=int, default=1, help="epochs between checkpoints [1]")
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that go into every training's configuration."""
-    names = ("data_dir", "batch_size", "device", "precision", "channels_last", "compile", "cuda_graphs")
+    names = (
+        *("data_dir", "batch_size", "device", "precision", "channels_last", "compile", "cuda_graphs"),
+        "checkpoint_every",
+    )
     return {name: getattr(arguments, name) for name in names}
 
 

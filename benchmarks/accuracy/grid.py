@@ -89,7 +89,9 @@ def main(argv: list[str] | None = None) -> int:
     show(chosen, given.results, console)
     for cell, code in zip(missing, codes, strict=True):
         if code:
-            console.print(f"[yellow]to go on with:[/] {cell.name}" if code == STOPPED else f"[red]failed:[/] {cell.name}")
+            console.print(
+                f"[yellow]to go on with:[/] {cell.name}" if code == STOPPED else f"[red]failed:[/] {cell.name}"
+            )
     return max((code for code in codes if code != STOPPED), default=0) or max(codes, default=0)
 
 

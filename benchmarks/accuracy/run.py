@@ -32,6 +32,8 @@ RECIPE: dict[str, Any] = {
     "weight_decay": 5e-4,
     "schedule": "one-cycle",
     "holdout": 0.1,
+    "spectra": False,
+    "log_with": (),
 }
 
 
@@ -78,6 +80,15 @@ class Run:
     def plan(self) -> lrpet.Plan:
         """The low-rank plan, whose multiply-adds are every method's budget."""
         return self.task.plan
+
+    def plan_by_energy(self, network: nn.Module) -> lrpet.Plan:
+        """Divide the multiply-adds of the run's plan by the energies of `network`, at any ranks."""
+        return self.divided(network, "energy")
+
+    def divided(self, network: nn.Module, allocate: Any) -> lrpet.Plan:
+        """Divide the multiply-adds of the run's plan as `allocate` says, see `lrpet.plan`, by the weights of `network`."""
+        fraction = self.plan.macs / self.plan.macs_dense
+        return lrpet.plan(network, self.task.example, macs=fraction, allocate=allocate, multiple_of=1).settled()
 
     @property
     def retraining_epochs(self) -> int:

@@ -1,11 +1,12 @@
 """Ways to make LRPET better, each alone: they begin with one dense network, half-way through its training.
 
-Ranks are those of that network by energy, unless it says otherwise. What they are compared with is `lead_base`, lrpet's default.
-They are compared on held-out images.
+Ranks are those of that network by energy, unless it says otherwise. They are compared with `lead_base`, lrpet's default, on
+held-out images.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -46,9 +47,7 @@ def train(
     if until > half:
         before_step = _tangent(plan.bind(network)) if tangent else None
         options = {"every": 5, "start": 0.0, **changes}
-        network = run.fit(
-            "train", network, plan=plan, before_step=before_step, first=half, last=until, **options
-        )
+        network = run.fit("train", network, plan=plan, before_step=before_step, first=half, last=until, **options)
     else:
         lrpet.Projector(network, plan, start=0, every=1).project()
     compact = lrpet.factorize(network, plan)
@@ -65,19 +64,18 @@ def _plan(run: Run, network: nn.Module, ranks: Division) -> lrpet.Plan:
     """
     if ranks == "uniform":
         return run.plan
-    options: dict[str, Any] = {"macs": run.plan.macs / run.plan.macs_dense, "multiple_of": 1}
     if ranks == "energy":
-        return lrpet.plan(network, run.task.example, allocate="energy", **options).settled()
+        return run.plan_by_energy(network)
     power = {"squares": 2, "cubes": 3}[ranks]
     layers = lrpet.plan(network, run.task.example, keep=1.0, factorize_all=True).bind(network)
     worths = {name: _worths(layer, power) for name, layer in layers.items()}
-    return lrpet.plan(network, run.task.example, allocate=worths, **options).settled()
+    return run.divided(network, worths)
 
 
 def _worths(layer: MatrixLayer, power: int) -> list[float]:
     """Return by how much each rank lowers the pruned fraction's power."""
     left = [1.0, *(max(0.0, 1 - kept) ** power for kept in kept_energy(layer))]
-    return [before - after for before, after in zip(left, left[1:], strict=False)]
+    return [before - after for before, after in itertools.pairwise(left)]
 
 
 def _tangent(layers: Mapping[str, MatrixLayer]) -> BeforeStep:

@@ -23,8 +23,7 @@ def train(run: Run) -> nn.Module:
     network = run.network()
     before_step = _regularising(list(run.plan.bind(network).values()))
     network = run.fit("dense", network, before_step=before_step, epochs=run.cell.epochs - again)
-    options = {"macs": run.plan.macs / run.plan.macs_dense, "multiple_of": 1}
-    plan = lrpet.plan(network, run.task.example, allocate="energy", **options).settled()
+    plan = run.plan_by_energy(network)
     lrpet.Projector(network, plan, start=0, every=1, energy_transfer=False).project()
     return run.fit("retrain", lrpet.factorize(network, plan), epochs=again, lr=RECIPE["lr"] / 2)
 

@@ -23,6 +23,4 @@ def by_energy(run: Run) -> nn.Module:
     """Cut to ranks that the trained network's energies divide, as LRPET's default does."""
     again = run.retraining_epochs
     network = run.dense(run.cell.epochs - again)
-    options = {"macs": run.plan.macs / run.plan.macs_dense, "multiple_of": 1}
-    plan = lrpet.plan(network, run.task.example, allocate="energy", **options).settled()
-    return run.fit("retrain", lrpet.factorize(network, plan), epochs=again, lr=RECIPE["lr"] / 2)
+    return run.fit("retrain", lrpet.factorize(network, run.plan_by_energy(network)), epochs=again, lr=RECIPE["lr"] / 2)

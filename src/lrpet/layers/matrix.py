@@ -133,7 +133,8 @@ class MatrixLayer(ABC):
 
     def rows(self, channels: Tensor) -> Tensor:
         """Return a number for each channel, shape (n,), as one for each row, shape (groups, rows/groups)."""
-        return channels.repeat_interleave(self.shape.rows // len(channels)).view(self.shape.groups, -1)
+        times = self.shape.rows // len(channels)
+        return channels[:, None].expand(-1, times).reshape(self.shape.groups, -1)
 
     def row_scale(self) -> Tensor | None:
         """Return the batch norm's α for each row, shape (groups, rows/groups); None without a batch norm."""

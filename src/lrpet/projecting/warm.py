@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,20 +48,27 @@ class WarmStarts:
 
         Raises ValueError naming the layers if no solver converges.
         """
+        started: dict[tuple[str, ...], bool] = {}
         for each in gathered:
             self._forget_others(each)
-            each.subspace = self._solved(each, self.solver)
-        for each in gathered:  # only now is anything read from a GPU
-            stack = each.stack
-            started = self.solver == "auto" and self._start(stack) is not None
-            for solver in ("eigh", "svd"):
-                if each.subspace is not None and bool((each.subspace.error <= WARM_TOLERANCE).all()):
-                    break
+            start = self._start(each.stack) if self.solver == "auto" else None
+            started[each.stack.names] = start is not None
+            each.subspace = self._solved(each, self.solver, start)
+        poor = _poor(gathered)
+        for each in poor:  # on a GPU nothing has looked: a few steps more cost less than an eigen-solve
+            if each.matrices.is_cuda and each.subspace is not None and each.subspace.solver == "warm":
+                each.subspace = self._solved(each, "auto", each.subspace.basis)
+        poor = _poor(poor)
+        for solver in ("eigh", "svd"):
+            for each in poor:
                 each.subspace = self._solved(each, solver)
-            else:
-                if each.subspace is None or not bool(each.subspace.error.isfinite().all()):
-                    raise ValueError(f"no solver converged for {', '.join(stack.names)}: nothing was projected")
-            self._learn(stack, started=started, warm=each.subspace.solver == "warm")
+            poor = _poor(poor)
+        if poor:
+            names = (name for each in poor for name in each.stack.names)
+            raise ValueError(f"no solver converged for {', '.join(names)}: nothing was projected")
+        for each in gathered:
+            assert each.subspace is not None
+            self._learn(each.stack, started=started[each.stack.names], warm=each.subspace.solver == "warm")
 
     def remember(self, gathered: list[Gathered]) -> None:
         """Keep the bases for the next warm start, the smallest first, as far as the memory allowed for them goes."""
@@ -79,9 +86,8 @@ class WarmStarts:
         """Return plain values and, under "bases", tensors."""
         return {"waits": {name: list(wait) for name, wait in self.waits.items()}, "bases": dict(self.bases)}
 
-    def _solved(self, each: Gathered, solver: Solver) -> Subspace | None:
+    def _solved(self, each: Gathered, solver: Solver, start: Tensor | None = None) -> Subspace | None:
         """Find the subspace of a stack, or return None if the solver does not converge."""
-        start = self._start(each.stack)
         try:
             return leading(
                 each.matrices,
@@ -121,3 +127,10 @@ class WarmStarts:
             self.waits.pop(first, None)
         elif waiting:
             self.waits[first] = (waiting - 1, pause)
+
+
+def _poor(gathered: Sequence[Gathered]) -> list[Gathered]:
+    """Return the stacks whose subspace is not good enough. The errors of all are read from the device at once."""
+    found = [each.subspace.error.amax() for each in gathered if each.subspace is not None]
+    errors = iter(torch.stack([each.to(found[0].device) for each in found]).tolist() if found else [])
+    return [each for each in gathered if each.subspace is None or not next(errors) <= WARM_TOLERANCE]

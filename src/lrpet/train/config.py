@@ -131,8 +131,6 @@ class Config(_Options):
             raise ValueError(f"{' and '.join(given)} go with a teacher: name one, or leave them out")
 
     def _check_machine(self) -> None:
-        if self.cuda_graphs and not self.compile:
-            raise ValueError("cuda_graphs replays what compile makes: add compile")
         if self.cuda_graphs and self.accumulate > 1:
             raise ValueError(
                 f"cuda_graphs overwrites the gradients of a step's earlier parts: leave accumulate, now {self.accumulate}, at 1"

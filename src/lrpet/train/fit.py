@@ -19,11 +19,13 @@ import lrpet
 from lrpet.train.accelerator import make_accelerator
 from lrpet.train.average import Average
 from lrpet.train.checkpoints import Progress
+from lrpet.train.config import Config
 from lrpet.train.console import Console
 from lrpet.train.data.augment import Augment
 from lrpet.train.data.dataset import Dataset
 from lrpet.train.data.options import Batches, in_parts
 from lrpet.train.folder import RunFolder
+from lrpet.train.graphs import Replayed
 from lrpet.train.measure import Running, Score, score
 from lrpet.train.optim import make_optimizer, make_schedule
 from lrpet.train.preemption import PreemptedError, Preemption
@@ -104,7 +106,7 @@ class _Training:
         self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
         self.teacher = load_teacher(config, task.dataset, device) if isinstance(task.dataset, Dataset) else None
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
-        self.model = _compiled(config, self.prepared, device)
+        self.model = _callable(config, self.prepared, task.example, device=device, processes=processes.count)
         self.projector = _projector(task, self.accelerator, processes, self.batches, epochs=self.last - self.first)
         self.state = TrainingState(
             task.network, self.plain_optimizer, self.projector, scaler=self.accelerator.scaler, average=self.average
@@ -160,7 +162,7 @@ class _Training:
         """
         epoch, done = progress.epoch, progress.step
         self.batches.set_epoch(epoch, done=done)
-        self.model.train()
+        self.prepared.train()
         running = Running(self.accelerator.device, progress.totals if self.processes.main else (0.0, 0.0, 0.0))
         batches = console.epoch(
             epoch,
@@ -245,11 +247,21 @@ class _Training:
         )
 
 
-def _compiled(config: Config, network: nn.Module, device: torch.device) -> nn.Module:
+def _callable(
+    config: Config, network: nn.Module, example: Tensor, *, device: torch.device, processes: int
+) -> nn.Module:
+    """Return what is called in place of the network in training."""
+    if config.cuda_graphs:
+        if device.type != "cuda" or processes > 1:
+            where = f"{processes} processes train" if processes > 1 else f"the device is {device.type}"
+            raise ValueError(f"cuda_graphs is for one process and a CUDA device, and {where}: leave it out")
+        if not config.compile:
+            layout = torch.channels_last if config.channels_last else torch.contiguous_format
+            images = torch.zeros(config.batch_size, *example.shape[1:], device=device)
+            return Replayed(network.train(), images.to(memory_format=layout))
     if not config.compile:
         return network
-    graphs = config.cuda_graphs and device.type == "cuda"
-    compiled: nn.Module = torch.compile(network, mode="reduce-overhead" if graphs else None)  # type: ignore[assignment]
+    compiled: nn.Module = torch.compile(network, mode="reduce-overhead" if config.cuda_graphs else None)  # type: ignore[assignment]
     return compiled
 
 

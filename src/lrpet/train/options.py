@@ -24,7 +24,7 @@ OF_FILES = ("train_size", "test_crop", "interpolation", "auto_augment", "on_corr
 #: Options that mean nothing for text.
 OF_IMAGES = (
     *OF_FILES, "image_size", "data_dir", "crop_padding", "flip", "mixup", "cutmix", "random_erasing", "repeats", "loss",
-    "teacher", "channels_last",
+    "teacher", "channels_last", "cuda_graphs",
 )  # fmt: skip
 #: Options that mean nothing for images.
 OF_TEXT = ("context", "tokenizer")
@@ -202,9 +202,7 @@ class Machine:
     precision: Literal["no", "bf16", "fp16"] = option("no", "type of autocast")
     channels_last: bool = option(False, "use the memory layout NHWC")
     compile: bool = option(False, "compile the network with torch.compile")
-    cuda_graphs: bool = option(
-        False, "with compile, replay its kernels as CUDA graphs: faster for small networks on a GPU"
-    )
+    cuda_graphs: bool = option(False, "replay the network's kernels as CUDA graphs: faster for small networks on a GPU")
     num_workers: int = option(2, "processes that read image files", ge=0)
 
 

@@ -2,11 +2,11 @@
 
 For the Gram matrix G of M = diag(α)·W and an orthonormal basis B of the last projection's subspace, a step is
 
-    A ← G·A·T⁻¹  with  T = Bᵀ·G·A,  from A = B.
+    A ← C·(Bᵀ·C)⁻¹  with  C = G·A·T⁻¹  and  T = Bᵀ·G·B,  from A = B.
 
-T⁻¹ keeps Bᵀ·A = I, so that the change of A in a step is all outside the span of B: it is what A still missed. Each step
-multiplies it by about λ_{r+1}/λ_r, which is small because the last projection emptied the pruned singular values. The changes
-of two steps tell that factor.
+Bᵀ·A = I then, so that the change of A in a step is all outside the span of B: it is what A still missed. Each step multiplies
+it by about λ_{r+1}/λ_r, which is small because the last projection emptied the pruned singular values. The changes of two steps
+tell that factor. T is inverted once. Bᵀ·C is I but for the square of what B missed, so that two terms of a series invert it.
 
 Power iteration on a basis goes back to Bauer (1957); see Stewart, Error and perturbation bounds for subspaces associated with
 certain eigenvalue problems, SIAM Review 15 (1973), for what it misses.
@@ -23,8 +23,10 @@ from lrpet.projecting.subspace import Subspace
 
 #: The relative Frobenius error of the projected matrix, estimated, up to which a warm start is accepted.
 WARM_TOLERANCE = 5e-5
-#: The most steps from one basis.
+#: The most steps from one basis on a CPU, which looks after each whether it was enough.
 WARM_STEPS = 5
+#: The steps from one basis on a GPU, where nothing looks.
+GPU_STEPS = 2
 #: How many steps a warm start takes on average.
 USUAL_STEPS = 1.25
 
@@ -54,7 +56,7 @@ class GramOperator:
 def from_basis(weight: Tensor, row_scale: Tensor | None, start: Tensor, gram: GramOperator, energy: Tensor) -> Subspace:
     """Improve `start` step by step, until the estimated error is small enough or no step can make it so.
 
-    On a GPU all steps are taken, because the host would have to wait to look at the error.
+    On a GPU a fixed number of steps is taken, because the host would have to wait to look at the error.
 
     Args:
         weight: W, shape (batch, rows, columns).
@@ -63,35 +65,45 @@ def from_basis(weight: Tensor, row_scale: Tensor | None, start: Tensor, gram: Gr
         gram: The Gram matrix of diag(α)·W, to multiply by.
         energy: ‖diag(α)·W‖²_F, shape (batch,).
     """
-    wide = is_wide(weight)
+    wide, looking = is_wide(weight), not weight.is_cuda
     scale = row_scale if wide else None  # rows of the Gram matrix that are scaled around its product, if any
     iterate, scaled_start = start, scaled_rows(start, scale)  # A and diag(α)·B
-    error = previous = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
-    for step in range(WARM_STEPS):
-        product = gram(scaled_rows(iterate, scale) if step else scaled_start)  # diag(α)⁻¹·G·A
-        inner = scaled_start.mT @ product  # T = Bᵀ·G·A
-        inverted, _ = torch.linalg.inv_ex(inner)
-        unscaled = product @ inverted
+    product = gram(scaled_start)  # diag(α)⁻¹·G·A
+    inner = scaled_start.mT @ product  # T
+    factor, failed = torch.linalg.cholesky_ex(inner)
+    identity = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device).expand_as(inner)
+    inverse_root = torch.linalg.solve_triangular(factor, identity, upper=False)
+    inverted = inverse_root.mT @ inverse_root
+    values, inverse_values = (each.diagonal(dim1=-2, dim2=-1) for each in (inner, inverted))
+    total, pruned = values.sum(-1), energy
+    error = previous = torch.ones_like(energy)
+    steps = WARM_STEPS if looking else GPU_STEPS
+    for step in range(steps):
+        if step:
+            product = gram(scaled_rows(iterate, scale))
+        unscaled = _overlapping(product @ inverted, scaled_start)
         before, iterate = iterate, scaled_rows(unscaled, scale)
-        values = inner.diagonal(dim1=-2, dim2=-1)
         change = torch.linalg.vector_norm(iterate - before, dim=-2).square() * values
-        previous, error = error, (change.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()  # of the A before this step
+        previous, error = error, (change.sum(-1) / total).clamp(min=0).sqrt()  # of the A before this step
+        if not step:  # tr(Aᵀ·G·B) has some of the energy that the start misses, and what is pruned is the rest
+            kept = (scaled_rows(iterate, scale) * product).sum((-2, -1))
+            pruned = (energy - kept).clamp(min=0) + 3e-7 * energy  # what float32 sums are right to
+        if not looking and step < steps - 1:
+            continue
         # What A misses after this step. A step shrinks what vector i misses by λ_{r+1}/λᵢ; λ_{r+1} is at most the energy that
-        # is pruned, E − Σλᵢ, and 1/λᵢ is about T⁻¹ᵢᵢ. Σλᵢ is tr(T), but for the start, which misses some of it still: there
-        # it is tr(Aᵀ·G·B). After two changes their ratio says more. (It grows towards λ_{r+1}/λ_r: hence the root.)
-        kept = values.sum(-1) if step else (scaled_rows(iterate, scale) * product).sum((-2, -1))
-        pruned = (energy - kept).clamp(min=0) + 3e-7 * energy  # what float32 sums are right to
-        shrunk = change * inverted.diagonal(dim1=-2, dim2=-1).square()
-        remaining = pruned * (shrunk.sum(-1) / values.sum(-1)).clamp(min=0).sqrt()
+        # is pruned, and 1/λᵢ is about T⁻¹ᵢᵢ. After two changes their ratio says more. (It grows towards λ_{r+1}/λ_r: hence the
+        # root.)
+        shrunk = change * inverse_values.square()
+        remaining = pruned * (shrunk.sum(-1) / total).clamp(min=0).sqrt()
         ratio = error / previous
         if step:
             remaining = torch.minimum(remaining, error * ratio.sqrt())
-        if not weight.is_cuda:
+        if looking:
             hopeless = error * ratio ** (WARM_STEPS - 1 - step) > WARM_TOLERANCE
             if bool((remaining <= WARM_TOLERANCE).all()) or (step and bool(hopeless.any())):
                 break
-    factor, failed = torch.linalg.cholesky_ex(iterate.mT @ iterate)
-    unscaled = torch.linalg.solve_triangular(factor.mT, unscaled, upper=True, left=False)
+    found, unfound = torch.linalg.cholesky_ex(iterate.mT @ iterate)
+    unscaled = torch.linalg.solve_triangular(found.mT, unscaled, upper=True, left=False)
     basis = scaled_rows(unscaled, scale)
     return Subspace(
         wide=wide,
@@ -100,6 +112,13 @@ def from_basis(weight: Tensor, row_scale: Tensor | None, start: Tensor, gram: Gr
         complement=False,
         basis=basis,
         largest=values.amax(-1).clamp(min=0).sqrt(),
-        error=torch.where((failed == 0) & remaining.isfinite(), remaining, torch.inf),
+        error=torch.where((failed + unfound == 0) & remaining.isfinite(), remaining, torch.inf),
         solver="warm",
     )
+
+
+def _overlapping(vectors: Tensor, start: Tensor) -> Tensor:
+    """Return C·(Bᵀ·C)⁻¹ for vectors C that nearly have Bᵀ·C = I already: (I + N)⁻¹ is I − N + N² but for N³."""
+    off = start.mT @ vectors
+    off.diagonal(dim1=-2, dim2=-1).sub_(1)
+    return vectors - vectors @ (off - off @ off)
