@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lrpet.cli.arguments import Command, add_option
 from lrpet.cli.networks import example_images
+from lrpet.cli.saying import say
 from lrpet.train.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
             tolerance=options.tolerance,
             overwrite=options.overwrite,
         )
-        print(_described(artefact, f"{modality_of_saved(options.folder).item}s"))
+        say(_described(artefact, f"{modality_of_saved(options.folder).item}s"))
 
 
 def _network(options: argparse.Namespace) -> tuple[nn.Module, Any, list[Any] | None]:
