@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import signal
 import subprocess
 import sys
 import time
@@ -104,7 +105,8 @@ def computed(words: list[str], end: float | None) -> int:
             return process.wait(None if end is None else end - time.monotonic())
         except subprocess.TimeoutExpired:
             process.terminate()
-            return process.wait()
+            code = process.wait()
+            return STOPPED if code == -signal.SIGTERM else code  # it may not have begun
 
 
 if __name__ == "__main__":
