@@ -51,7 +51,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _merged(reasons: dict[str, int]) -> dict[str, int]:
-    """Count reasons that differ only in a rank or in a number as one reason."""
+    """Count reasons that differ only in a rank, in a number or in what a weight is tied to as one reason."""
     merged: Counter[str] = Counter()
     for reason, count in reasons.items():
         merged[_general(reason)] += count
@@ -61,7 +61,9 @@ def _merged(reasons: dict[str, int]) -> dict[str, int]:
 def _general(reason: str) -> str:
     if reason.startswith("factors of rank") and reason.endswith("only"):
         return "factors would save next to nothing"
-    return "factors would cost as much or more" if reason.startswith("factors of rank") else reason
+    if reason.startswith("factors of rank"):
+        return "factors would cost as much or more"
+    return reason.partition("; its parameters are counted with ")[0].partition(", and tied to ")[0]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ HEAD = (
     "| model | phase | texts | runtime | dtype | dense, tokens/s | compact, tokens/s | time | multiply-adds | realised |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
+GAINS_HEAD = ("| model | one text decoded | 8 texts decoded | prompt |", "|---|---|---|---|")
 MEMORY_HEAD = ("| model | parameters | float32 | bfloat16 |", "|---|---|---|---|")
 
 
@@ -32,6 +33,24 @@ def memory_table(results: Mapping[str, Any]) -> list[str]:
         for network, memory in size["memory"].items():
             cells = (f"{memory[dtype] / 1e6:.0f} MB" for dtype in ("float32", "bfloat16"))
             lines.append(_line([f"{size['title']}, {network}", f"{size['params'][network] / 1e6:.1f} M", *cells]))
+    return lines
+
+
+def gains_table(results: Mapping[str, Any]) -> list[str]:
+    """Write by what part `lrpet.optimize` changes the tokens per second of eager networks in float32."""
+    lines = list(GAINS_HEAD)
+    for size in results["sizes"].values():
+        for network in ("dense", "compact"):
+            speeds: dict[str, list[float]] = {
+                runtime: [
+                    row["tokens_per_second"][network]
+                    for row in size["rows"]
+                    if (row["runtime"], row["dtype"]) == (runtime, "float32")
+                ]
+                for runtime in ("eager", "optimized")
+            }
+            gains = [ours / theirs - 1 for ours, theirs in zip(speeds["optimized"], speeds["eager"], strict=True)]
+            lines.append(_line([f"{size['title']}, {network}", *(f"{100 * gain:+.0f} %" for gain in gains)]))
     return lines
 
 

@@ -135,9 +135,15 @@ def test_generation() -> None:
     text, measured = (ROOT / "docs" / "huggingface.md").read_text(encoding="utf-8"), result(generation_report.FILE)
     assert "\n".join(generation_report.speed_table(measured)) in text
     assert "\n".join(generation_report.memory_table(measured)) in text
-    rows = [row for size in measured["sizes"].values() for row in size["rows"]]
-    prompts = [row["realised"] for row in rows if (row["phase"], row["dtype"]) == ("prompt", "float32")]
+    assert "\n".join(generation_report.gains_table(measured)) in text
+    rows = [row for size in measured["sizes"].values() for row in size["rows"] if row["dtype"] == "float32"]
+    prompts = [row["realised"] for row in rows if row["phase"] == "prompt" and row["runtime"] != "optimized"]
     assert min(prompts) > 0.5  # what the page calls most of the cut
+    compact: dict[str, list[float]] = {row["runtime"]: [] for row in rows}
+    for row in rows:
+        compact[row["runtime"]].append(row["tokens_per_second"]["compact"])
+    fastest = compact.pop("onnxruntime")
+    assert all(speed > max(others) for speed, *others in zip(fastest, *compact.values(), strict=True))
     assert all(size["largest_difference"] < 1e-4 for size in measured["sizes"].values())
 
 

@@ -68,6 +68,7 @@ def test_defaults_are_the_declared_ones() -> None:
         ({"macs": 0.5}, ["--lowest", "0.5", "--highest", "0.4"], "must rise"),
         ({"macs": 0.5}, ["--study", "ranks"], "storage and study go together"),
         ({"macs": 0.5}, ["--study", "ranks", "--storage", "here"], "storage is not the URL of a database"),
+        ({"macs": 0.5}, ["--study", "ranks", "--storage", "sqlite://"], "storage=sqlite:// is in memory"),
         (
             {"macs": 0.5},
             ["--study", "ranks", "--storage", "postgresql+none://me@db/x"],

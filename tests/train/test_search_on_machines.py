@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,11 @@ def test_workers_join_a_study_and_a_lost_ones_trial_is_taken_again(
         "the study 'resnet8' is that of another search, in which macs is 0.4, and 0.5 here; seed is 0, and 7" in message
     )
     assert not (tmp_path / "three" / "search").exists()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        del study
+        gc.collect()
+    assert not [str(each.message) for each in told if each.category is ResourceWarning]  # no connection is left open
 
 
 def assert_all_have_the_best(trials: list[FrozenTrial], files: list[Path]) -> None:

@@ -261,6 +261,7 @@ def _callable(
             return Replayed(network.train(), images.to(memory_format=layout))
     if not config.compile:
         return network
+    torch.compiler.reset()  # what an earlier training in this process left is of weights that have changed their device
     compiled: nn.Module = torch.compile(network, mode="reduce-overhead" if config.cuda_graphs else None)  # type: ignore[assignment]
     return compiled
 

@@ -30,7 +30,8 @@ RETRIES = 3
 def storage_of(folder: Path, url: str | None) -> BaseStorage:
     """Open the file in `folder` or the database at `url`, or make its tables.
 
-    Raises ValueError if the address is none or nothing answers there, and ImportError if the database's driver is missing.
+    Raises ValueError if the address is none, is in memory, or nothing answers there, and ImportError if the database's driver
+    is missing.
     """
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,12 +40,15 @@ def storage_of(folder: Path, url: str | None) -> BaseStorage:
     from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
+        address = make_url(url)
     except ArgumentError:
         raise ValueError(
             "storage is not the URL of a database: write DATABASE+DRIVER://USER@HOST/NAME, such as "
             "postgresql+psycopg://me@db/searches"
         ) from None
+    shown = address.render_as_string(hide_password=True)
+    if address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:"):
+        raise ValueError(f"storage={shown} is in memory, where no other worker reaches it: name a server or a file")
     try:
         try:
             return _database(url)
@@ -64,10 +68,17 @@ def storage_of(folder: Path, url: str | None) -> BaseStorage:
 
 
 def _database(url: str) -> RDBStorage:
+    """Open a database without a pool of connections: each transaction opens its own, and closes it."""
+    from sqlalchemy.pool import NullPool
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return RDBStorage(
-            url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=taken_again()
+            url,
+            engine_kwargs={"poolclass": NullPool},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=taken_again(),
         )
 
 
