@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, metadata
+from typing import Any
 
 from pages import ROOT
 
@@ -27,7 +28,7 @@ def test_licences_are_those_that_the_installed_releases_name() -> None:
     unknown = []
     for name, licence, _ in LINES:
         try:
-            about = metadata(name)
+            about: Any = metadata(name)
         except PackageNotFoundError:
             unknown.append(name)
             continue
