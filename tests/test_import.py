@@ -1,4 +1,4 @@
-"""`import lrpet` is light, and its public names arrive when they are used."""
+"""`import lrpet` is light, its public names arrive when they are used, and nothing is asked of the network."""
 
 from __future__ import annotations
 
@@ -42,6 +42,31 @@ assert callable(lrpet.export)
 assert callable(lrpet.models.create)
 """
 
+#: Notes every address that Python code is about to ask for, those of Unix sockets left out. The last of them is to be noted.
+OFFLINE = """
+import json, sys
+asked = []
+
+def noted(event, arguments):
+    if event == "socket.getaddrinfo" or event in ("socket.connect", "socket.sendto") and isinstance(arguments[1], tuple):
+        asked.append(repr(arguments[-1]))
+
+sys.addaudithook(noted)
+import socket, torch, lrpet
+from lrpet import models
+from lrpet.cli import main
+
+network = models.create("resnet8", in_channels=1)
+projector = lrpet.Projector(network, lrpet.plan(network, torch.zeros(1, 1, 8, 8), keep=0.5), start=0, every=1)
+projector.step()
+lrpet.load(lrpet.save(projector.finish(), sys.argv[1] + "/compact"))
+options = "--model resnet8 --data digits --keep 0.5 --epochs 1 --quiet --output".split()
+assert main(["train", *options, sys.argv[1] + "/run"]) == 0
+before = list(asked)
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
+print(json.dumps([before, len(asked)]))
+"""
+
 
 def run(code: str, *arguments: str) -> str:
     """Return what `code` prints in a process of its own."""
@@ -75,6 +100,11 @@ def test_public_names_load_the_core_only() -> None:
 
 def test_rooms_are_reached_by_their_names_after_import_lrpet() -> None:
     run(README)
+
+
+def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
+    """Neither by an import, a plan, a projection, saving and loading, nor by a training on data that is here."""
+    assert json.loads(run(OFFLINE, str(tmp_path))) == [[], 1]
 
 
 def test_the_public_list_is_complete() -> None:

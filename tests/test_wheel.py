@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -114,3 +115,14 @@ def test_wheel_works_outside_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path
     wheel.extractall(tmp_path / "site")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "site")], check=True, cwd=tmp_path, env=environment)
+
+
+def test_tests_can_run_with_the_oldest_releases_that_are_allowed() -> None:
+    """The pins for it are the lower bounds, so that neither is raised without the other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = dict(each.split(">=") for each in project["dependencies"] + project["optional-dependencies"]["train"])
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / ".ci" / "floor.txt").read_text("utf-8"), re.MULTILINE))
+    assert pins.keys() == needed.keys()
+    assert {name: f"{pins[name]}.0.0".startswith(f"{bound}.") for name, bound in needed.items()} == dict.fromkeys(
+        needed, True
+    )

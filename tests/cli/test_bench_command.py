@@ -51,6 +51,16 @@ def test_a_name_with_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (tmp_path / "bench.png").stat().st_size > 1000
 
 
+def test_names_give_the_terminal_no_orders(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither those of networks nor those of files, in what commands print."""
+    hostile = folder.rename(tmp_path / "a[red]\x1b]0;title\x07\u202e")
+    assert networks_of(measured(tmp_path, str(hostile), "resnet8", "--layers")) == [str(hostile), "resnet8"]
+    assert main(["profile-latency", "resnet8", str(hostile / "table.json"), *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert said.count(r"a[red]\x1b]0;title\x07\u202e") > 2
+    assert said.replace("\n", "").isprintable()
+
+
 def test_a_folder_is_compared_with_its_full_size_network(folder: Path, tmp_path: Path) -> None:
     result = measured(tmp_path, str(folder))
     assert networks_of(result) == ["dense", "compact"]

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and are equal where they hold equal weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from saved_networks import compact_tied
 
+import lrpet
 from lrpet.compact import write
 from lrpet.compact.write import written, written_folder
 
@@ -163,3 +165,12 @@ def test_between_two_renames_nothing_is_lost(tmp_path: Path, monkeypatch: pytest
     overwrite()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert not list(folder.iterdir())
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    """safetensors itself writes the names of tied weights in a random order."""
+    compact = compact_tied()
+    files = {(lrpet.save(compact, tmp_path / str(i)) / "model.safetensors").read_bytes() for i in range(12)}
+    assert len(files) == 1
+    header = files.pop()[8:200].decode("ascii", "replace")
+    assert header.startswith('{"__metadata__":{"format":"pt","')

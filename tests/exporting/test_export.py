@@ -143,7 +143,12 @@ def test_a_file_that_its_library_cannot_read_is_refused(exported: Path) -> None:
         (lambda text: text.replace('"network.pt2":', '"../network.pt2": {}, "network.pt2":'), "files of other folders"),
         (lambda text: text.replace('"version": 1', '"version": 9'), "version 9"),
         (lambda text: text.replace('"format": "pt2"', '"format": "x"'), "does not describe"),
-        (lambda text: text.replace('"files"', '"other"'), "is damaged"),
+        *(
+            (lambda text, name=name: text.replace(f'"{name}"', '"other"'), "is damaged")
+            for name in ("files", "outputs", "checks", "error", "bytes", "inputs", "example")
+        ),
+        (lambda text: text.replace('"files": {', '"files": ["network.pt2"], "other": {'), "is damaged"),
+        (lambda text: text.replace('"outputs": [', '"outputs": {"a": 1}, "other": ['), "no list of outputs"),
     ],
 )
 def test_a_damaged_manifest_is_refused(change: Any, message: str, exported: Path) -> None:

@@ -60,6 +60,18 @@ def test_impossible_latencies_are_refused() -> None:
         lrpet.plan(network(), x, latency=0.5, latency_table=lrpet.LatencyTable(1.0, {}, {}))
 
 
+#: What stands in the place of runtime, device, inputs and threads where a file is damaged.
+SOURCES: tuple[Any, ...] = (
+    [{}],
+    None,
+    "eager",
+    {"input": 1},
+    {"input": {"x": 1}},
+    {"input": [[1], 2]},
+    {"input": ["1"]},
+)
+
+
 def test_a_table_as_a_file(tmp_path: Path) -> None:
     TABLE.save(tmp_path / "table.json")
     assert lrpet.LatencyTable.load(tmp_path / "table.json") == TABLE
@@ -69,6 +81,7 @@ def test_a_table_as_a_file(tmp_path: Path) -> None:
         "{}",
         json.dumps({"format": 2}),
         json.dumps({"format": 1, "network": 1, "layers": [], "source": {}}),
+        *(json.dumps({"format": 1, "network": 1, "layers": {}, "source": source}) for source in SOURCES),
     ):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ValueError, match=r"other\.json is no table of latencies"):

@@ -50,7 +50,10 @@ def test_the_display_labels_every_figure(
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "200"}.items():
         monkeypatch.setenv(name, value)
     for colourless in (False, True):
-        monkeypatch.setenv("NO_COLOR", "1" if colourless else "")
+        if colourless:
+            monkeypatch.setenv("NO_COLOR", "1")
+        else:
+            monkeypatch.delenv("NO_COLOR", raising=False)
         shown = Console()
         for _ in epoch(shown, tmp_path / "run", epoch=1):
             assert shown.display is not None

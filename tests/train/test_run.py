@@ -107,6 +107,20 @@ def test_a_saved_network_is_scored_with_its_own_normalisation(finished: Path, tm
         evaluate(tmp_path / "few")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean", []), ("mean", None), ("mean", [0.1, 0.2]), ("std", []), ("std", [0.0]), ("std", ["0.5"]), ("data", [1]),
+        ("in_channels", True), ("classes", 10),
+    ],
+)  # fmt: skip
+def test_metadata_that_says_no_such_thing_is_refused(finished: Path, tmp_path: Path, name: str, value: Any) -> None:
+    metadata = {**lrpet.read_metadata(finished / "compact"), name: value}
+    lrpet.save(lrpet.load(finished / "compact"), tmp_path / "other", metadata=metadata)
+    with pytest.raises(ValueError, match=rf"has the metadata {name}=|has a mean of 2 numbers and a std of 1"):
+        evaluate(tmp_path / "other")
+
+
 @pytest.mark.parametrize("data", ["cifar10", "fashion-mnist", "hf:nobody/nothing"])
 def test_scoring_the_run_of_somebody_else_writes_and_downloads_nothing(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str

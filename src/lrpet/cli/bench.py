@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lrpet.cli.arguments import Command, add_option
 from lrpet.cli.networks import check_is_of_images, check_runs, images_for, is_of_library, usual_size
+from lrpet.cli.saying import say
 from lrpet.train.declaration import read_mapping
 from lrpet.train.options import OPTIONS
 
@@ -69,13 +70,13 @@ def run(options: argparse.Namespace) -> None:
         seconds=options.seconds,
         device=options.device,
         dtype=None if options.dtype == "float32" else getattr(torch, options.dtype),
-        told=lambda what: print(f"measuring {what}", flush=True),
+        told=lambda what: say(f"measuring {what}"),
         optimized=not options.as_is,
         **{name: getattr(options, name) for name in _CONDITIONS if name not in ("dtype", "as_is")},
     )
     source = {name: value for name, value in provenance().items() if name in ("command", "commit")}
     result = replace(result, machine={**result.machine, **source})
-    print(f"\n{result}")
+    say(f"\n{result}")
     if options.json is not None:
         result.save(options.json)
     if options.plot is not None:
@@ -98,15 +99,17 @@ class _Given:
         """Read a folder's compact network, or make a network by name."""
         import lrpet
         from lrpet import models
+        from lrpet.train.data.metadata import trained_on
 
         if Path(text).is_dir():
             network = lrpet.load(text)
             saved = Path(text) / "compact"
-            metadata = lrpet.read_metadata(saved if saved.is_dir() else text)
+            saved = saved if saved.is_dir() else Path(text)
+            metadata = trained_on(saved, "context", "in_channels", "image_size")
             if "context" in metadata:
                 return cls(text, network, context=metadata["context"])
             source: Any = network.lrpet_source
-            channels = int(metadata.get("in_channels", source.in_channels))
+            channels = metadata.get("in_channels", source.in_channels)
             side = options.image_size or metadata.get("image_size") or usual_size(source.name, network)
             return cls(text, network, channels, side)
         check_is_of_images(text)
@@ -169,7 +172,7 @@ def _compact(network: nn.Module, images: Any, options: argparse.Namespace) -> nn
     given["overrides"] = read_mapping(options.overrides) if options.overrides else None
     runtime = None if options.latency is None else options.runtimes[0]
     plan = lrpet.plan(network, images, **given, runtime=runtime)
-    print(plan.summary(), flush=True)
+    say(plan.summary())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are cut off: time does not depend on them
         return lrpet.factorize(network, plan)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lrpet.cli.arguments import Command, add_option
 from lrpet.cli.networks import example_images
+from lrpet.cli.saying import say
 from lrpet.train.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
             tolerance=options.tolerance,
             overwrite=options.overwrite,
         )
-        print(_described(artefact, f"{modality_of_saved(options.folder).item}s"))
+        say(_described(artefact, f"{modality_of_saved(options.folder).item}s"))
 
 
 def _network(options: argparse.Namespace) -> tuple[nn.Module, Any, list[Any] | None]:
@@ -103,12 +104,13 @@ def _random_example(options: argparse.Namespace, network: nn.Module, *, rows: in
     """Return random images of the size that the network was trained on, or was made for; or random windows of tokens."""
     import torch
 
-    import lrpet
+    from lrpet.train.data.metadata import trained_on
     from lrpet.train.modality import TEXT
 
     saved = options.folder / "compact" if (options.folder / "compact").is_dir() else options.folder
-    metadata, source = lrpet.read_metadata(saved), cast(Any, network).lrpet_source
-    if "context" in metadata:
+    metadata = trained_on(saved, "context", "vocabulary", "image_size")
+    source = cast(Any, network).lrpet_source
+    if metadata.keys() >= {"context", "vocabulary"}:
         return TEXT.arguments(torch.randint(metadata["vocabulary"], (rows, metadata["context"])))
     about = argparse.Namespace(
         model=source.name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lrpet.cli.arguments import Command, add_option
 from lrpet.cli.networks import check_is_of_images, example_images
+from lrpet.cli.saying import say
 from lrpet.train.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -52,13 +53,13 @@ def run(options: argparse.Namespace) -> None:
             runtime=options.runtime,
             multiple_of=options.multiple_of,
             seconds=options.seconds,
-            told=lambda name: print(f"measuring {name}", flush=True),
+            told=lambda name: say(f"measuring {name}"),
         )
     except Interrupted as interruption:
         raise KeyboardInterrupt(_kept(interruption.table, options.table)) from None
     _write(table, options.table)
     faster = sum(min(table.factorised[name].values()) < time for name, time in table.dense.items())
-    print(f"{options.table}: {len(table.dense)} layers, of which {faster} were faster at some rank")
+    say(f"{options.table}: {len(table.dense)} layers, of which {faster} were faster at some rank")
 
 
 def _kept(table: LatencyTable | None, path: Path) -> str:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lrpet.cli.arguments import Command, add_option
+from lrpet.cli.saying import say
 from lrpet.train.options import OPTIONS
 
 _OUTPUT = OPTIONS["output"].but(
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     from lrpet.report.write import write_report
 
     page = write_report(options.runs, options.output)
-    print(f"{page}: {page.stat().st_size / 1e6:.2f} MB, needs no network")
+    say(f"{page}: {page.stat().st_size / 1e6:.2f} MB, needs no network")
 
 
 COMMAND = Command(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrpet.cli.arguments import Command, add_option
+from lrpet.cli.saying import say
 from lrpet.train.options import BUDGETS, LIMITS, OPTIONS, RECIPE
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def run(options: argparse.Namespace) -> None:
     recipe = read_config(options.recipe, {"data_dir": options.data_dir} if options.data_dir else {})
     given = {name: getattr(options, name) for name in _OPTIONS} | {"groups": tuple(options.groups)}
     best = search(Search(recipe, options.folder, **given), console=Console())
-    print(f"best: {best.summary()}")
+    say(f"best: {best.summary()}")
     taken_back = "".join(f" {each}" for each in _taken_back(recipe))
-    print(f"train it with: lrpet train {options.recipe}{taken_back} --plan {options.folder / 'plan.json'}")
+    say(f"train it with: lrpet train {options.recipe}{taken_back} --plan {options.folder / 'plan.json'}")
 
 
 def _taken_back(recipe: Config) -> list[str]:

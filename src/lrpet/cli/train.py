@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrpet.cli.arguments import Command, add_option
+from lrpet.cli.saying import say
 from lrpet.train.options import GROUPS, RECIPE
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ def _make_page(folder: Path, *, quiet: bool) -> None:
     try:
         page = write_report([folder])
     except (OSError, ValueError) as error:
-        print(f"lrpet: the run is finished, but its report was not made: {error}", file=sys.stderr)
+        say(f"lrpet: the run is finished, but its report was not made: {error}", file=sys.stderr)
         return
     if not quiet:
-        print(f"report: {page}")
+        say(f"report: {page}")
 
 
 def config_of(options: argparse.Namespace) -> Config:

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from lrpet.compact.card import UNKNOWN, folder_card
 from lrpet.compact.steady import read_steady
 from lrpet.compact.structure import skeleton
-from lrpet.compact.weights import at_most, check_header, digest, load_weights, match_dtypes, tensors_in
+from lrpet.compact.weights import at_most, check_header, digest, load_weights, match_dtypes, sort_header_, tensors_in
 from lrpet.compact.write import written_folder
 from lrpet.layers.factors import FactorPair
 from lrpet.layers.sound import check_network
@@ -125,6 +125,7 @@ def _write(model: nn.Module, plan: Plan, folder: Path, *, overwrite: bool, metad
     }
     with written_folder(folder, overwrite=overwrite, keep_others=True) as temporary:
         save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+        sort_header_(temporary / WEIGHTS)
         manifest["sha256"] = {WEIGHTS: digest(temporary / WEIGHTS)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         licence = str((metadata or {}).get("license") or UNKNOWN)

@@ -1,8 +1,9 @@
-"""Filling a network from a safetensors file."""
+"""Files of weights: their digest and header, and filling a network from one."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,21 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sort_header_(weights: Path) -> None:
+    """Sort what the header of a file says beside its tensors, so that equal weights are equal files.
+
+    safetensors writes it in an order that is drawn anew in every process. Tied weights have two entries or more.
+    """
+    with weights.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        assert len(text) == size
+        file.seek(8)
+        file.write(text)
 
 
 def check_header(model: nn.Module, weights: Path) -> None:

@@ -117,6 +117,8 @@ def read(path: str | os.PathLike[str]) -> Artefact:
             raise ValueError(f"it does not describe {path.name}")
         if any(Path(name).name != name for name in manifest["files"]):
             raise ValueError("it names files of other folders")
+        if not isinstance(manifest["outputs"], list) or artefact.error < 0 or artefact.size < 0:
+            raise ValueError("it has no list of outputs, or an error or a size below 0")
         if artefact.numbers > MOST_NUMBERS:
             raise ValueError(f"its inputs are {artefact.numbers:,} numbers, and at most {MOST_NUMBERS:,} are drawn")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -121,7 +121,7 @@ class LatencyTable:
                     name: {int(rank): _number(ms) for rank, ms in layer["ranks"].items()}
                     for name, layer in layers.items()
                 },
-                source=values["source"],
+                source=_source(values["source"]),
                 shapes={name: str(shape) for name, shape in values.get("shapes", {}).items()},
                 realised=_number(values.get("realised", 1.0)),
             )
@@ -134,6 +134,17 @@ def _number(value: Any) -> float:
     if isinstance(value, bool):
         raise ValueError(f"{value} is no time")
     return float(value)
+
+
+def _source(value: Any) -> dict[str, Any]:
+    """Return what a file says of its numbers. Raises ValueError unless it is an object whose inputs have shapes."""
+    if not isinstance(value, dict):
+        raise ValueError(f"source has to be an object; got {value!r:.50}")
+    shape = value.get("input", [])
+    each = shape if isinstance(shape, list) and shape and isinstance(shape[0], list) else [shape]
+    if not all(isinstance(sizes, list) and all(type(size) is int for size in sizes) for sizes in each):
+        raise ValueError(f"source has the input {shape!r:.50}, which is no shape")
+    return value
 
 
 def _shapes(shape: Any) -> str:

@@ -23,6 +23,7 @@ from lrpet.layers import evaluating
 from lrpet.layers.inputs import Inputs
 from lrpet.planning.budget import ImpossibleBudgetError
 from lrpet.planning.plan import Plan
+from lrpet.planning.text import printable
 from lrpet.planning.times import Runtime
 
 #: A prediction is good enough if it misses the measured time by this fraction of the dense network's.
@@ -158,7 +159,7 @@ class _Told:
 
     def __call__(self, name: str) -> None:
         if self.shown:
-            print(f"\r\x1b[2Klrpet: {self.what} {name}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[2Klrpet: {self.what} {printable(name)}", end="", file=sys.stderr, flush=True)
 
     def done(self) -> None:
         if self.shown:

@@ -32,6 +32,7 @@ from lrpet.train.card import add_to_card
 from lrpet.train.config import Config, read_config
 from lrpet.train.console import Console, as_text, summary_table
 from lrpet.train.data.dataset import Dataset, Images, split
+from lrpet.train.data.metadata import KINDS, trained_on
 from lrpet.train.data.options import Batches, BatchOptions, in_parts
 from lrpet.train.data.sets import load
 from lrpet.train.data.text import TextDataset, Tokens, load_text
@@ -233,7 +234,7 @@ def saved_with_data(
 
 def _data_of(saved: Path, name: str | None, data_dir: Path | None, *, download: bool) -> Dataset | TextDataset:
     """Load the data called `name`, or what the metadata of a saved network names, as the network takes it."""
-    metadata: Mapping[str, Any] = lrpet.read_metadata(saved)
+    metadata = trained_on(saved, *KINDS)
     name = name or metadata.get("data")
     if name is None:
         raise ValueError(f"{saved} does not say what its network was trained on: name the data, such as data=cifar10")
@@ -254,5 +255,10 @@ def _data_of(saved: Path, name: str | None, data_dir: Path | None, *, download: 
         if metadata.get(what, here) != here:
             raise ValueError(f"{name} has {what} {here}, but {saved} was trained on {what} {metadata[what]}")
     mean, std = (tuple(metadata.get(key, getattr(dataset, key))) for key in ("mean", "std"))
+    if not len(mean) == len(std) == dataset.in_channels:
+        raise ValueError(
+            f"{saved} has a mean of {len(mean)} numbers and a std of {len(std)}, but {name} {dataset.in_channels} channels: "
+            "it is damaged, save the network again"
+        )
     cut = {key: metadata[key] for key in ("test_crop", "interpolation") if key in metadata}
     return replace(dataset, mean=mean, std=std, **cut)

@@ -14,6 +14,7 @@ from lrpet import models
 from lrpet.train.config import Config
 from lrpet.train.data.dataset import Dataset
 from lrpet.train.data.file_sets import IMAGENET_MEAN, IMAGENET_STD
+from lrpet.train.data.metadata import trained_on
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of pixels, scaled to [0, 1], in each channel."""
@@ -104,12 +105,10 @@ def _trained(name: str, dataset: Dataset) -> tuple[nn.Module, Normalisation]:
     if not Path(name).is_dir():
         raise FileNotFoundError(f"teacher={name} is no folder of a run, nor timm:NAME or torchvision:NAME")
     saved = Path(name) / "compact" if (Path(name) / "compact").is_dir() else Path(name)
-    metadata = lrpet.read_metadata(saved)
+    metadata = trained_on(saved, "classes", "mean", "std")
     if metadata.get("classes", list(dataset.classes)) != list(dataset.classes):
         raise ValueError(
             f"teacher={name} was trained on the classes {metadata['classes']}, not {list(dataset.classes)}"
         )
-    return lrpet.load(name), (
-        tuple(metadata.get("mean", dataset.mean)),
-        tuple(metadata.get("std", dataset.std)),
-    )
+    mean, std = (tuple(metadata.get(key, getattr(dataset, key))) for key in ("mean", "std"))
+    return lrpet.load(name), (mean, std)

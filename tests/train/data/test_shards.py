@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from helpers import write_folder, write_shards
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lrpet.train.data import files, shards
 from lrpet.train.data.batches import batches
@@ -77,10 +79,42 @@ def test_shards_are_gone_through_once(place: Path, monkeypatch: pytest.MonkeyPat
     changed = read_shards(paths, index=place / "index")
     assert len(seen) == 4
     assert changed.labels.tolist() == [0] * 6 + [1, 3]
-    (place / "index").write_bytes(b"damaged")
-    assert len(read_shards(paths, index=place / "index")) == 8
     with pytest.warns(UserWarning, match="cannot be written, so every run goes through the shards"):
         read_shards(paths, index=place / "nowhere" / "index")
+
+
+@pytest.mark.parametrize("forged", [False, True])
+@pytest.mark.parametrize(
+    ("name", "place_in", "value"),
+    [
+        ("places", (3, 0), 2**56), ("places", (3, 0), -1), ("places", (3, 1), 2**62), ("places", (3, 2), 2**40),
+        ("labels", 3, 2**40), ("labels", 3, -1), ("labels", 3, 1),
+    ],
+)  # fmt: skip
+def test_a_damaged_index_is_said_and_made_anew(
+    place: Path, name: str, place_in: Any, value: int, forged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose digest is right, as far as it names what the shards do not have."""
+    paths, index = find_shards(place / "shards", "train"), place / "index"
+    whole = read_shards(paths, index=index)
+    with safe_open(index, framework="pt") as file:
+        metadata = file.metadata()
+        found = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118
+    found[name][place_in] = value
+    save_file(found, index, metadata | ({"sha256": shards._digest(found)} if forged else {}))
+    if forged and value == 1:  # nothing else could tell
+        assert read_shards(paths, index=index).labels[3] == 1
+        return
+    with pytest.warns(UserWarning, match="index is damaged, so the shards are gone through again"):
+        again = read_shards(paths, index=index)
+    assert torch.equal(again.places, whole.places)
+    assert torch.equal(again.labels, whole.labels)
+    monkeypatch.setattr(shards, "_samples", None)
+    read_shards(paths, index=index)  # it was written again
+    index.write_bytes(b"damaged")
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="index is damaged"):
+        assert len(read_shards(paths, index=index, keep=False)) == len(whole)
 
 
 def test_parts_are_found_by_folder_or_by_name(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ shards instead, and promises none of this.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tarfile
@@ -28,7 +29,7 @@ from lrpet.compact.write import written
 #: What the name of an image may end with.
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "gif", "tif", "tiff")
 #: The version of the index files.
-FORMAT = "1"
+FORMAT = "2"
 #: Classes beyond this number are damage: a network has an output for each, up to the highest.
 MOST_CLASSES = 2**20
 _BLOCK = 512  # of a tar file
@@ -75,7 +76,7 @@ def read_shards(paths: tuple[Path, ...], *, index: Path, keep: bool = True) -> S
     Raises ValueError naming the shard, and the image, if it is no tar file, or an image has no class.
     """
     described = json.dumps({"format": FORMAT, "shards": [_described(path) for path in paths]})
-    if (found := _read_index(index, described)) is None:
+    if (found := _read_index(index, described, paths)) is None:
         rows = [(number, *row) for number, path in enumerate(paths) for row in _samples(path)]
         if not rows:
             raise ValueError(f"{paths[0].parent} has shards without any image")
@@ -89,7 +90,7 @@ def _write_index(index: Path, found: dict[str, Tensor], described: str) -> None:
     """Write an index; warn where that cannot be done."""
     try:
         with written(index) as temporary:
-            save_file(found, temporary, metadata={"shards": described})
+            save_file(found, temporary, metadata={"shards": described, "sha256": _digest(found)})
     except (OSError, SafetensorError) as error:
         warnings.warn(f"{index} cannot be written, so every run goes through the shards: {error}", stacklevel=3)
 
@@ -99,15 +100,42 @@ def _described(path: Path) -> list[Any]:
     return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
-def _read_index(index: Path, described: str) -> dict[str, Tensor] | None:
-    """Read an index; None if there is none that can be read, or the shards have changed since it was written."""
+def _read_index(index: Path, described: str, paths: tuple[Path, ...]) -> dict[str, Tensor] | None:
+    """Read an index; None if there is none, or the shards have changed since it was written. Warn if it is damaged."""
     try:
         with safe_open(index, framework="pt") as file:
-            if (file.metadata() or {}).get("shards") != described:
+            about = file.metadata() or {}
+            if about.get("shards") != described:
                 return None
-            return {name: file.get_tensor(name) for name in ("places", "labels")}
-    except (OSError, SafetensorError):
+            found = {name: file.get_tensor(name) for name in ("places", "labels")}
+        damage = None if _fits(found, paths) else "it names places that the shards do not have"
+        if damage is None and about.get("sha256") != _digest(found):
+            damage = "its digest is not that of what was written"
+    except FileNotFoundError:
         return None
+    except (OSError, SafetensorError) as error:
+        damage = str(error)
+    if damage is not None:
+        warnings.warn(f"{index} is damaged, so the shards are gone through again: {damage}", stacklevel=3)
+        return None
+    return found
+
+
+def _digest(found: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of an index, so that no damage turns one class or image into another."""
+    return hashlib.sha256(found["places"].numpy().tobytes() + found["labels"].numpy().tobytes()).hexdigest()
+
+
+def _fits(found: dict[str, Tensor], paths: tuple[Path, ...]) -> bool:
+    """Whether an index names bytes of these shards, and classes that there can be, whoever wrote it."""
+    places, labels = found["places"], found["labels"]
+    if {places.dtype, labels.dtype} != {torch.int64} or labels.ndim != 1 or not labels.numel():
+        return False
+    if places.shape != (len(labels), 3) or int(places.min()) < 0 or int(places[:, 0].max()) >= len(paths):
+        return False
+    shard, begin, size = places.unbind(1)
+    sizes = torch.tensor([path.stat().st_size for path in paths])
+    return bool((begin <= sizes[shard] - size).all()) and int(labels.min()) >= 0 and int(labels.max()) < MOST_CLASSES
 
 
 def _samples(path: Path) -> Iterator[tuple[int, int, int]]:
