@@ -19,7 +19,8 @@ def hoyer_gradient(stack: Tensor) -> Tensor:
     frobenius = torch.linalg.vector_norm(stack, dim=(1, 2))
     ratio = nuclear / frobenius
     direction = polar - (ratio / frobenius)[:, None, None] * stack
-    return (2 * ratio / frobenius)[:, None, None] * direction
+    gradient: Tensor = (2 * ratio / frobenius)[:, None, None] * direction
+    return gradient
 
 
 def _polar(stack: Tensor) -> tuple[Tensor, Tensor]:

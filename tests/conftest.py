@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from helpers import Small
 
 torch.set_num_threads(1)

@@ -6,10 +6,10 @@ from typing import Any
 
 import timm
 import torch
-from helpers import images, realistic_
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images, realistic_
 
 RANDOM = torch.Generator().manual_seed(0)
 TOKENS = torch.randint(0, 30, (2, 7), generator=RANDOM)

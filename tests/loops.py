@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import images, small_network
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrpet
+from helpers import images, small_network
 from lrpet.integrations.optimizer import attach
 
 EXAMPLE = images(1, 3, 6, 6)
@@ -118,10 +118,9 @@ def huggingface(folder: Path) -> dict[str, Any]:
 
 def trained(options: str, kill: int) -> dict[str, Any]:
     """Train as a config in JSON says, or go on with its run; die at step `kill`, if that is not 0."""
-    from runs import killed_at
-
     from lrpet.train.config import make_config
     from lrpet.train.run import train
+    from runs import killed_at
 
     config = make_config(json.loads(options))
     resume = config.folder.exists()
@@ -136,11 +135,10 @@ def stopped(options: str, step: int) -> str:
     """Train as a config in JSON says; process 1 is told to stop after a step, if that is not 0. Return what was raised."""
     import signal
 
-    from runs import told_at
-
     from lrpet.train.config import make_config
     from lrpet.train.preemption import PreemptedError
     from lrpet.train.run import train
+    from runs import told_at
 
     config = make_config(json.loads(options))
     with told_at(step if os.environ["RANK"] == "1" else 0, signal.SIGTERM):

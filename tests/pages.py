@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import images
 from torch import nn
+
+from helpers import images
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,9 +69,9 @@ def common() -> dict[str, Any]:
 def with_transformers() -> dict[str, Any]:
     """Return a small language model, and what the Hugging Face Trainer takes besides."""
     import transformers
-    from tiny_transformers import dense, sequences
 
     import lrpet
+    from tiny_transformers import dense, sequences
 
     arguments = transformers.TrainingArguments(
         "trainer", num_train_epochs=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True

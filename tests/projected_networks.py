@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from helpers import images
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images
 
 
 def network(seed: int = 0, *, width: int = 12) -> nn.Sequential:

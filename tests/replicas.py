@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from helpers import images, weight
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import lrpet
+from helpers import images, weight
 
 EXAMPLE = images(2, 3, 8, 8)
 OPTIONS: list[dict[str, Any]] = [{}, {"tail_scale": 0.5}, {"solver": "svd", "rectify": False}]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from helpers import images, realistic_
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images, realistic_
 from lrpet.models.factory import create
 
 EXAMPLE = images(2, 3, 32, 32)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from replicas import Attending
-from shards import TOKENS, sharded
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 import lrpet
+from replicas import Attending
+from shards import TOKENS, sharded
 
 #: Steps after which a number of processes hands over to another: before and after the first projection, at step 4.
 STEPS = (0, 3, 6, 8)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from replicas import EXAMPLE, OPTIONS, Attending, network, other_statistics_
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import lrpet
+from replicas import EXAMPLE, OPTIONS, Attending, network, other_statistics_
 
 TOKENS = torch.randint(20, (8, 6), generator=torch.Generator().manual_seed(0))
 

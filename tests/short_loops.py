@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from helpers import images
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrpet
+from helpers import images
 
 
 def data() -> DataLoader[tuple[Tensor, ...]]:

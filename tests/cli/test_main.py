@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import write_folder
 
 import lrpet
+from helpers import write_folder
 from lrpet import cli
 from lrpet.cli import COMMANDS, main
 from lrpet.cli.failures import reported

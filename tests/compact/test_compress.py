@@ -7,11 +7,11 @@ import warnings
 
 import pytest
 import torch
-from helpers import images, realistic_, small_network
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import lrpet
+from helpers import images, realistic_, small_network
 
 X = images(64, 3, 6, 6)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from saved_networks import EXAMPLE, Tied, compact_tied
 
 import lrpet
 from lrpet.models.factory import create
+from saved_networks import EXAMPLE, Tied, compact_tied
 
 
 def test_a_missing_folder_or_file(tmp_path: Path) -> None:

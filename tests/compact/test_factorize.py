@@ -11,10 +11,10 @@ import pytest
 import timm
 import torch
 import torchvision
-from helpers import images, matrix_macs, matrix_params, realistic_
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images, matrix_macs, matrix_params, realistic_
 from lrpet.layers.factors import FactorPair
 from lrpet.models.factory import create
 

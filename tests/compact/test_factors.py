@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import reference
 import torch
-from helpers import images
 from torch import Tensor, nn
 
 import lrpet
+import reference
+from helpers import images
 from lrpet.layers.factors import FactorPair
 
 

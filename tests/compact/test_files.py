@@ -13,13 +13,13 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from helpers import realistic_
-from saved_networks import EXAMPLE, TOKENS, Tied, assert_same, compact_resnet, compact_tied, contents
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 import lrpet
+from helpers import realistic_
 from lrpet.compact import files
+from saved_networks import EXAMPLE, TOKENS, Tied, assert_same, compact_resnet, compact_tied, contents
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from saved_networks import assert_same, compact_resnet, compact_tied, contents
 
 import lrpet
 from lrpet.compact import files, write
 from lrpet.compact.weights import digest
 from lrpet.models.factory import create
 from lrpet.models.resnet import ResNet
+from saved_networks import assert_same, compact_resnet, compact_tied, contents
 
 
 def test_what_is_in_the_folder(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from helpers import images, realistic_
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images, realistic_
 from lrpet.compact.folding import fold_batch_norms_
 from lrpet.layers.batch_norm import is_batch_norm
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Small, images, realistic_
-from tiny_transformers import TOKENS, compacted, generated
 from torch import Tensor, nn
 
 import lrpet
+from helpers import Small, images, realistic_
 from lrpet.compact import cpu_convolution, cpu_linear
 from lrpet.compact.cpu_convolution import CpuConv2d
 from lrpet.compact.cpu_linear import CpuLinear
 from lrpet.compact.optimize import optimize
 from lrpet.layers.batch_norm import is_batch_norm
+from tiny_transformers import TOKENS, compacted, generated
 
 
 class Shared(nn.Module):

@@ -10,11 +10,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from saved_networks import compact_tied
 
 import lrpet
 from lrpet.compact import write
 from lrpet.compact.write import written, written_folder
+from saved_networks import compact_tied
 
 
 def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

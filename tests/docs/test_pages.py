@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from pages import GIVEN, PAGES, ROOT, alone, blocks, run
 
 import lrpet
 from lrpet.cli import _parser
 from lrpet.cli.train import config_of
+from pages import GIVEN, PAGES, ROOT, alone, blocks, run
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

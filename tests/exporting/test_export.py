@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from exportable import compact
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 import lrpet
+from exportable import compact
 from lrpet.exporting import pt2, verify
 from lrpet.exporting.checking import difference
 from lrpet.exporting.drawing import Input

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from exportable import NETWORKS, Tokens, compact
 
 import lrpet
+from exportable import NETWORKS, Tokens, compact
 from lrpet.exporting import verify
 from lrpet.exporting.sessions import openvino_core
 from lrpet.layers.inputs import Inputs

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
-from helpers import images
-from helpers import small_network as network
-from short_loops import assert_low_rank, data, planned, rank_of, train
 from timm import optim as timm_optim
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import lrpet
+from helpers import images
+from helpers import small_network as network
 from lrpet.integrations.optimizer import attach
+from short_loops import assert_low_rank, data, planned, rank_of, train
 
 
 def test_attaching_to_an_optimizer_is_the_same_as_the_line_in_the_loop() -> None:

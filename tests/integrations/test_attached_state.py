@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import small_network as network
-from short_loops import planned, train
 
+from helpers import small_network as network
 from lrpet.integrations.optimizer import attach
+from short_loops import planned, train
 
 
 def test_a_plain_loop_that_saves_its_optimizer_resumes_right(tmp_path: Path) -> None:

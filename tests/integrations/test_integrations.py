@@ -11,17 +11,17 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from helpers import images
-from helpers import small_network as network
-from short_loops import assert_low_rank, data, planned
 from timm import optim as timm_optim
 from timm import scheduler as timm_scheduler
 from timm import utils as timm_utils
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images
+from helpers import small_network as network
 from lrpet.integrations.lightning import ProjectorCallback as LightningCallback
 from lrpet.integrations.optimizer import attach
+from short_loops import assert_low_rank, data, planned
 
 # ── accelerate ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import loops
 import torch
+
+import loops
 from processes import results
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sharded_loops
 import torch
+
+import sharded_loops
 from processes import results
 
 

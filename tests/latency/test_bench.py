@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Small, images
-from networks import TokenModel, token_inputs
 from torch import nn
 
 import lrpet
+from helpers import Small, images
 from lrpet.latency.bench import bench
 from lrpet.latency.by_layer import REST
 from lrpet.latency.conditions import Conditions
 from lrpet.latency.results import Bench
 from lrpet.layers.inputs import Inputs
+from networks import TokenModel, token_inputs
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
-from networks import TokenModel, token_inputs
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images
 from lrpet.cli import main
 from lrpet.latency.profile import profile_latency
+from networks import TokenModel, token_inputs
 
 
 def network() -> nn.Sequential:

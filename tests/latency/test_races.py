@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import images
 from torch import Tensor, nn
 
+from helpers import images
 from lrpet.latency.by_layer import REST, layer_rows
 from lrpet.latency.conditions import at_batch
 from lrpet.latency.measure import raced

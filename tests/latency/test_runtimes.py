@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from helpers import images, small_network
-from networks import TokenModel, token_inputs
 from torch import nn
 
 import lrpet
+from helpers import images, small_network
 from lrpet.latency.measure import latency
 from lrpet.latency.runtimes import Runtime, check_runtime, ready, tensors
 from lrpet.layers.inputs import Inputs
+from networks import TokenModel, token_inputs
 
 CPU = torch.device("cpu")
 CASES: dict[str, tuple[Any, Any]] = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images
 from lrpet.latency import cache, timed
 from lrpet.latency.profile import Interrupted
 from lrpet.planning.measured import UNTIMED

@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import pytest
-import reference
 import torch
-from helpers import images
 from torch import Tensor, nn
 
 import lrpet
+import reference
+from helpers import images
 from lrpet.layers.factorized_attention import FactorizedAttention
 
 

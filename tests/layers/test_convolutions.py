@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import reference
 import torch
-from helpers import factors, images, matrix_macs, matrix_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 import lrpet
+import reference
+from helpers import factors, images, matrix_macs, matrix_params
 from lrpet.layers.factors import FactorPair
 from lrpet.layers.kinds import layer_of
 from lrpet.layers.matrix import MatrixLayer

@@ -6,9 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-import reference
 import torch
-from helpers import factors, images
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,6 +14,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from transformers.pytorch_utils import Conv1D
 
 import lrpet
+import reference
+from helpers import factors, images
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 3e-2}
 

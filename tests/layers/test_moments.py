@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import lrpet
+from helpers import images
 from lrpet.layers import moments
 from lrpet.layers.kinds import layer_of, layers_of
 from lrpet.layers.moments import output_moments

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from helpers import images
 from lrpet.layers.kinds import layer_of as matrix_layer
 from lrpet.layers.observe import Observed, observe
 

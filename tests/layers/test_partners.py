@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 import torchvision
-from helpers import images
 from torch import Tensor, nn
 
+from helpers import images
 from lrpet.layers.observe import observe
 from lrpet.models.factory import create
 

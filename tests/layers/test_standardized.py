@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import reference
 import timm
 import torch
-from helpers import images
 from timm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame
 from torch import nn
 
 import lrpet
+import reference
+from helpers import images
 from lrpet.layers.factors import FactorPair
 from lrpet.layers.kinds import layer_of
 from lrpet.layers.standardized import StandardizedConvolution

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images, matrix_macs, matrix_params
 from torch import nn
 
 import lrpet
+from helpers import images, matrix_macs, matrix_params
 from lrpet.models.factory import create
 
 IMAGE = images(1, 3, 32, 32)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images, layer_of
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
 import lrpet
+from helpers import images, layer_of
 
 
 class OwnForward(nn.Conv2d):

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import lrpet
+from helpers import images
 from lrpet.models.factory import create
 from lrpet.planning.costs import MatrixCost
 from lrpet.planning.friendly import friendly_multiple

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny_transformers as tiny
 
 import lrpet
+import tiny_transformers as tiny
 
 
 @pytest.mark.parametrize(

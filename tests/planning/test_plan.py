@@ -9,10 +9,10 @@ import re
 from typing import Any
 
 import pytest
-from helpers import Small, images
 from torch import nn
 
 import lrpet
+from helpers import Small, images
 from lrpet.compact.card import model_card
 
 EXAMPLE = images(1, 3, 8, 8)

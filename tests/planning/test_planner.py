@@ -8,10 +8,10 @@ import pytest
 import timm
 import torch
 import torchvision
-from helpers import Small, images, layer_of, matrix_macs, matrix_params
 from torch import nn
 
 import lrpet
+from helpers import Small, images, layer_of, matrix_macs, matrix_params
 from lrpet.models.factory import create
 
 EXAMPLE = images(1, 3, 8, 8)

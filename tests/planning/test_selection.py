@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Small, images
 from torch import nn
 
 import lrpet
+from helpers import Small, images
 
 EXAMPLE = images(1, 3, 8, 8)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
-from helpers import small_network as network
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images
+from helpers import small_network as network
 
 X, Y = images(16, 3, 6, 6), torch.arange(16) % 4
 

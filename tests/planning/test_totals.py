@@ -9,12 +9,12 @@ import pytest
 import timm
 import torch
 import transformers
-from helpers import images
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import lrpet
+from helpers import images
 
 
 def bert() -> tuple[nn.Module, Any]:

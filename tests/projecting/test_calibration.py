@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images
 from lrpet.layers.moments import output_moments
 from lrpet.projecting.outputs import output_energies, project_outputs
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images
-from helpers import small_network as network
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lrpet
+from helpers import images
+from helpers import small_network as network
 
 X, Y = images(16, 3, 6, 6), torch.arange(16) % 4
 

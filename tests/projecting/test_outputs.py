@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import reference
 import torch
 from torch import Tensor
 
+import reference
 from lrpet.projecting import outputs
 from lrpet.projecting.outputs import output_energies, project_outputs
 from lrpet.projecting.projection import project

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import reference
 from lrpet.projecting.projection import DEAD_BELOW, project, transfer_gain
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import reference
 import torch
-from helpers import weight
-from projected_networks import EXAMPLE, due, network, values
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lrpet
+import reference
+from helpers import weight
 from lrpet.layers.batch_norm import row_scale
+from projected_networks import EXAMPLE, due, network, values
 
 
 @pytest.fixture

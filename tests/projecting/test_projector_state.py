@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from projected_networks import EXAMPLE, due, network, values
 from torch import nn
 
 import lrpet
+from projected_networks import EXAMPLE, due, network, values
 
 
 @pytest.fixture

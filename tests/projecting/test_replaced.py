@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from helpers import images
 from torch import nn
 
 import lrpet
+from helpers import images
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images, small_network
 from torch import nn
 
 import lrpet
+from helpers import images, small_network
 
 
 def report_of(model: nn.Module) -> lrpet.Report:

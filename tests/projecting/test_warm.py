@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lrpet
+from helpers import weight
 from lrpet.projecting.solvers import leading
 
 

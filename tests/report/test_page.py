@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import killed_at, quick, run
 from safetensors.numpy import load_file
 
 import lrpet
@@ -24,6 +23,7 @@ from lrpet.latency.table import LatencyTable
 from lrpet.report.spectra import MOST_VALUES, Moment, Spectra, thinned
 from lrpet.report.svg import Scale
 from lrpet.report.write import write_report
+from runs import killed_at, quick, run
 
 VOID = {"meta", "input", "wbr", "link", "img"}
 

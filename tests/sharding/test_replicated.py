@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import replicas
 import torch
+
+import replicas
 from helpers import images
 from processes import results
 

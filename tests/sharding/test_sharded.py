@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+
 import replicas
 import sharded_checkpoints
 import shards
-import torch
 from processes import results
 
 

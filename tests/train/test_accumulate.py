@@ -7,16 +7,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import loops
 import pytest
 import torch
-from helpers import images
-from processes import results
-from runs import lines, quick, run, told_at
 
+import loops
 import lrpet
+from helpers import images
 from lrpet.train.config import make_config
 from lrpet.train.preemption import PreemptedError
+from processes import results
+from runs import lines, quick, run, told_at
 
 #: A network without batch norms, whose statistics would be those of parts.
 OPTIONS: dict[str, Any] = {

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images, small_network, weight
-from runs import lines, quick, run, told_at, weights
 
 import lrpet
+from helpers import images, small_network, weight
 from lrpet.train.average import Average
 from lrpet.train.preemption import PreemptedError
 from lrpet.train.processes import Processes
+from runs import lines, quick, run, told_at, weights
 
 ALONE = Processes(on_cpu=True)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from runs import killed_at, lines, quick, run, weights
 from safetensors import SafetensorError
 
 from lrpet.train import checkpoints, tree
 from lrpet.train.folder import RunFolder
 from lrpet.train.task import Task
+from runs import killed_at, lines, quick, run, weights
 
 SHORT: dict[str, Any] = {"model": "resnet8", "epochs": 3, "every": 4}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import quick, run
 
 import lrpet
 from lrpet import Projector
@@ -18,6 +17,7 @@ from lrpet.train.console import Console
 from lrpet.train.measure import Running
 from lrpet.train.run import train
 from lrpet.train.task import Task
+from runs import quick, run
 
 BATCHES = [(torch.zeros(0), torch.zeros(0))] * 3
 

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import loops
 import pytest
-from helpers import write_folder
-from processes import results
-from runs import killed_at, lines, quick, run
 
+import loops
+from helpers import write_folder
 from lrpet.train.config import make_config
 from lrpet.train.console import Console
 from lrpet.train.run import evaluate, train
+from processes import results
+from runs import killed_at, lines, quick, run
 
 pytestmark = pytest.mark.usefixtures("untimed")
 

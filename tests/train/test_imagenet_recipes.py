@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import write_folder, write_shards
-from runs import killed_at, lines, run, weights
 
 import lrpet
+from helpers import write_folder, write_shards
 from lrpet import models
 from lrpet.train.config import Config, read_config
 from lrpet.train.run import evaluate
+from runs import killed_at, lines, run, weights
 
 pytestmark = pytest.mark.usefixtures("untimed")
 

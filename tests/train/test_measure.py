@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import images, small_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers import images, small_network
 from lrpet.latency.measure import latency
 from lrpet.latency.memory import saved_bytes
 from lrpet.train.measure import score

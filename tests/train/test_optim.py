@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import small_network
 from timm.optim.lamb import Lamb
 
+from helpers import small_network
 from lrpet import models
 from lrpet.train.config import make_config
 from lrpet.train.optim import make_optimizer, make_schedule

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import write_folder
-from runs import lines, quick, run
 
 import lrpet
+from helpers import write_folder
 from lrpet.train.run import evaluate
+from runs import lines, quick, run
 
 pytestmark = pytest.mark.usefixtures("untimed")
 

@@ -7,14 +7,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import loops
 import pytest
 import torch
-from processes import results
-from runs import lines, quick, run, told_at, weights
 
+import loops
 from lrpet.cli import main
 from lrpet.train.preemption import PreemptedError
+from processes import results
+from runs import lines, quick, run, told_at, weights
 
 pytestmark = pytest.mark.usefixtures("untimed")
 

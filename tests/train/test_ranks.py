@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from runs import lines, quick, run, weights
 
 import lrpet
 from lrpet.train.task import Task
+from runs import lines, quick, run, weights
 
 
 @pytest.mark.parametrize(("how", "said"), [("energy", "most energy"), ("sensitivity", "most worth")])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from accelerate import tracking
-from helpers import write_folder
-from runs import killed_at, quick, run
 
 import lrpet
+from helpers import write_folder
 from lrpet import models
+from runs import killed_at, quick, run
 
 
 def test_divergence_is_said(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from runs import killed_at, lines, quick, run, weights
 
 import lrpet
 from lrpet.train.config import make_config
 from lrpet.train.task import Task
+from runs import killed_at, lines, quick, run, weights
 
 pytestmark = pytest.mark.usefixtures("untimed")
 

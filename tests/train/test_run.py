@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from runs import lines, quick, run, weights
 
 import lrpet
 from lrpet.train.config import make_config, read_config
 from lrpet.train.data import sets
 from lrpet.train.run import evaluate
 from lrpet.train.task import Task
+from runs import lines, quick, run, weights
 
 
 def test_run_folder_is_complete(finished: Path) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Small
-from runs import killed_at, lines, quick, run, weights
 from safetensors.torch import load_file
 
 import lrpet
+from helpers import Small
 from lrpet.report.spectra import Spectra as Read
 from lrpet.train import spectra
 from lrpet.train.spectra import AFTER, BEFORE, SKIPPED, Spectra, moments
+from runs import killed_at, lines, quick, run, weights
 
 pytestmark = pytest.mark.usefixtures("untimed")
 OPTIONS: dict[str, Any] = {"model": "resnet8", "epochs": 3, "start": 0.5, "every": 2, "schedule": "cosine"}

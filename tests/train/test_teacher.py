@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import images, small_network
-from runs import lines, quick, run
 from torch import nn
 
 import lrpet
+from helpers import images, small_network
 from lrpet.train.config import make_config
 from lrpet.train.data.sets import load
 from lrpet.train.teacher import Teacher, load_teacher
+from runs import lines, quick, run
 
 CPU = torch.device("cpu")
 PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

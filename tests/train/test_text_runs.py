@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from runs import killed_at, lines, run, save_tokenizer, weights
 from transformers import AutoModelForCausalLM
 
 import lrpet
@@ -21,6 +20,7 @@ from lrpet.models import Source
 from lrpet.train.config import Config, make_config, read_config
 from lrpet.train.data.text import load_text
 from lrpet.train.run import evaluate
+from runs import killed_at, lines, run, save_tokenizer, weights
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "stdlib-gpt.yaml"
 GPT2_ARGS = {"n_embd": 32, "n_layer": 2, "n_head": 2}

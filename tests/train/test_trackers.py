@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from accelerate import tracking as accelerates
 from accelerate.utils import LoggerType
-from runs import killed_at, lines, quick, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from runs import killed_at, lines, quick, run
 
 pytestmark = pytest.mark.usefixtures("untimed")
 

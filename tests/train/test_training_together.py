@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import loops
 import pytest
 import torch
 from PIL import Image
-from processes import results
-from runs import lines, quick, run, weights
 
+import loops
 from lrpet.train.data.batches import batches
 from lrpet.train.data.options import BatchOptions
 from lrpet.train.data.sets import load
 from lrpet.train.folder import RunFolder
 from lrpet.train.processes import Processes
 from lrpet.train.task import Task
+from processes import results
+from runs import lines, quick, run, weights
 
 CPU = torch.device("cpu")
 

@@ -12,12 +12,12 @@ import tokenizers
 import torch
 import transformers
 from accelerate.state import AcceleratorState
-from tiny_transformers import TOKENS, dense, logits, sequences
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 import lrpet
 from lrpet.integrations.huggingface import LrpetCallback
+from tiny_transformers import TOKENS, dense, logits, sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

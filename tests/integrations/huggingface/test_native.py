@@ -13,10 +13,10 @@ import torch
 import transformers
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
-from tiny_transformers import MODELS, TOKENS, assert_equal, compacted, dense, generated, logits, pairs, sequences
 from torch import nn
 
 import lrpet
+from tiny_transformers import MODELS, TOKENS, assert_equal, compacted, dense, generated, logits, pairs, sequences
 
 CAUSAL = transformers.AutoModelForCausalLM
 

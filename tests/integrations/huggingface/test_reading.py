@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hub import hub
-from tiny_transformers import TOKENS, assert_equal, compacted, dense, pairs
 
 import lrpet
+from hub import hub
 from lrpet.integrations.huggingface import LrpetConfig, from_pretrained
+from tiny_transformers import TOKENS, assert_equal, compacted, dense, pairs
 
 CAUSAL = transformers.AutoModelForCausalLM
 EARLIER = Path(__file__).parent / "earlier"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import images
 from torch.nn import functional as F
 
+from helpers import images
 from lrpet.train.config import make_config
 from lrpet.train.data.augment import Augment
 

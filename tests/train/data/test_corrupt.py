@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import write_folder
 
+from helpers import write_folder
 from lrpet.train.data import decoding
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import Dataset

@@ -9,9 +9,9 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from helpers import write_folder
 from PIL import Image as Picture
 
+from helpers import write_folder
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import FileImages
 from lrpet.train.data.options import BatchOptions

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import write_folder
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import FileImages, MemoryImages, split
 from lrpet.train.data.files import FileBatches

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import write_folder, write_shards
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from helpers import write_folder, write_shards
 from lrpet.train.data import files, shards
 from lrpet.train.data.batches import batches
 from lrpet.train.data.dataset import FileImages

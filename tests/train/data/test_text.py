@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import save_tokenizer
 
 from lrpet.train.data.options import BatchOptions
 from lrpet.train.data.text import TokenBatches, Tokens, load_text
+from runs import save_tokenizer
 
 CPU = torch.device("cpu")
 

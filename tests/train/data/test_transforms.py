@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import write_folder
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from helpers import write_folder
 from lrpet.train.data.batches import batches
 from lrpet.train.data.options import BatchOptions
 from lrpet.train.data.sets import load
