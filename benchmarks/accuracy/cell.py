@@ -111,8 +111,6 @@ def _curves(run: Run) -> dict[str, dict[str, list[Any]]]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that one cell and a grid of cells have in common."""
     parser.add_argument("results", type=Path, help="folder of accuracy.jsonl and accuracy-curves.jsonl")
-    parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--data", default="cifar10")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--work", type=Path, default=Path("runs/accuracy"), help="folder of checkpoints")
@@ -123,6 +121,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cuda-graphs", action="store_true")
     parser.add_argument("--checkpoint-every", type=int, default=1, help="epochs between checkpoints [1]")
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is trained, and on what."""
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--data", default="cifar10")
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -137,6 +141,7 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     parser = parser_of(__doc__)
     add_options(parser)
+    add_network(parser)
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--keep", type=float, help="fraction of every layer's rank (not with dense)")
     parser.add_argument("--seed", type=int, default=0)

@@ -9,6 +9,7 @@ COLOURS = {
     "every_5_from_half": LRPET,
     "lead_base": LRPET,
     "lrpet_authors": "#56b4e9",
+    "lrpet_published": "#56b4e9",
     "svd_retrain": "#b08d00",
     "svd_retrain_by_energy": "#b08d00",
     "truncation": "#c1272d",

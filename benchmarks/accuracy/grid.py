@@ -17,14 +17,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.accuracy.cell import add_options, options_of
+from benchmarks.accuracy.cell import add_network, add_options, options_of
 from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.run import Cell
 from benchmarks.accuracy.store import Store
@@ -70,15 +70,25 @@ def show(chosen: Iterable[Cell], results: Path, console: Console) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = parser_of(__doc__)
     add_options(parser)
+    add_network(parser)
+    add_running(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, required=True)
     parser.add_argument("--keep", nargs="+", type=float, default=[0.38])
+    given = parser.parse_args(argv)
+    return compute(cells(given), given)
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how many cells are computed, and for how long."""
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="number of runs side by side")
     parser.add_argument("--minutes", type=float, help="after so many, tell runs to write checkpoints and stop")
     parser.add_argument("--dry-run", action="store_true", help="only print what is there and what is to do")
-    given = parser.parse_args(argv)
+
+
+def compute(chosen: Sequence[Cell], given: argparse.Namespace) -> int:
+    """Compute the cells that have no result yet, and return the exit status: 0 if all have one now."""
     console = Console()
-    chosen = cells(given)
     show(chosen, given.results, console)
     if given.dry_run:
         return 0

@@ -34,6 +34,7 @@ TITLES = {
     "falling_by_energy": "ranks falling, by energy",
     "falling_by_threshold": "ranks falling, by threshold",
     **{name: title for name, (title, _) in lrpet.VARIANTS.items() if name not in LEADING},
+    "lrpet_published": "LRPET (all of its authors' settings)",
     "truncation": "dense, cut at the end",
     "lrpet_retrain": "dense, then LRPET (every 5 steps)",
     "svd_retrain": "dense, SVD, retrained",

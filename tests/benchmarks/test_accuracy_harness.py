@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import lrpet
 from benchmarks.accuracy import cell as cells
-from benchmarks.accuracy import grid
+from benchmarks.accuracy import grid, published
 from benchmarks.accuracy.gradients import gradient_norms, plain
 from benchmarks.accuracy.methods import METHODS, ranks
 from benchmarks.accuracy.methods.pruning import prune
@@ -185,6 +185,23 @@ def test_a_grid_runs_cells_and_names_failures(tmp_path: Path, capfd: pytest.Capt
     }
     assert grid.main([*words[:-2], "lrpet", "--model", "no_such_net"]) == 1
     assert "failed: no_such_net-digits-lrpet-0.5-1-0" in capfd.readouterr().out
+
+
+def test_a_grid_whose_time_is_up_is_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(tmp_path / "results"), "--data", "digits", "--methods", "dense", "--minutes", "0"]
+    assert grid.main(words) == 75
+    assert "to go on with: resnet20-digits-dense-12-0" in capsys.readouterr().out
+
+
+def test_the_published_points_are_those_of_the_paper(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert published.main([str(tmp_path), "--epochs", "400", "--models", "resnet56", "resnet110", "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    assert {f"resnet56-cifar10-lrpet_published-{keep}-400-0" in listed for keep in published.POINTS["resnet56"]} == {
+        True
+    }
+    for name, macs in (("resnet56", 56.06e6), ("resnet110", 93.78e6)):
+        plan = lrpet.plan(models.create(name), torch.zeros(1, 3, 32, 32), keep=published.POINTS[name][0])
+        assert plan.layer_macs == pytest.approx(macs, rel=1e-3)
 
 
 # ── the first claim ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -55,6 +55,14 @@ def train(run: Run, plan: lrpet.Plan | None = None, **changes: Any) -> nn.Module
     return lrpet.factorize(network, run.phases[-1].plan)
 
 
+def published(run: Run) -> nn.Module:
+    """Train with all settings that the authors published for CIFAR-10, their optimizer's and learning rates included."""
+    half, later = run.cell.epochs // 2, 3 * run.cell.epochs // 4
+    optimizer: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
+    return train(run, **VARIANTS["lrpet_authors"][1], **optimizer, schedule="step", milestones=(half, later))
+
+
 METHODS: dict[str, Callable[[Run], nn.Module]] = {
-    name: partial(train, **changes) for name, (_, changes) in VARIANTS.items()
+    **{name: partial(train, **changes) for name, (_, changes) in VARIANTS.items()},
+    "lrpet_published": published,
 }
