@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage_report, generation_report, language_report, sharding_report, speed_report
+from benchmarks import coverage_report, faults_report, generation_report, language_report, sharding_report, speed_report
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +266,16 @@ def test_the_least_time_of_mobilenet() -> None:
     by_time = speed_report.read(ROOT / "benchmarks" / "results", "avx512")[1]
     budgets = [line.split("|")[4].strip() for line in speed_report.timed_table(by_time) if "| MobileNetV2 |" in line]
     assert f"MobileNetV2 at best came to {min(budgets)} of the time" in page("docs/index.md").replace("\n", " ")
+
+
+def test_faults() -> None:
+    text, loops = page("docs/reliability.md"), result("faults.json")["loops"]
+    assert "\n".join(faults_report.table(loops)) in text
+    assert [text.count(f"| `{name}` |") for name in loops] == [2] * 8  # what it does, and what it came to
+    assert all(loop["done"] and loop["passed"] for loop in loops.values())
+    short = {name for name, loop in loops.items() if loop.get("cases", 0) < loop.get("planned", 0)}
+    assert short == {"operations"}
+    assert f"was over after {loops['operations']['cases']} of its {loops['operations']['planned']} kills" in text
 
 
 def test_the_coverage_page_is_that_of_the_results() -> None:
