@@ -34,8 +34,14 @@ plt.rcParams.update(
 
 def kinds(results: Results) -> dict[str, str]:
     """Return {kind: title} of the figures to draw of one network, data set and length of training."""
-    budgets = {result["keep"] for result in results if result["keep"]}
-    return {kind: title for kind, title in TITLES.items() if kind != "macs" or len(budgets) > 1}
+    shown = [result for result in results if result["method"] in COLOURS]
+    there = {
+        "methods": bool(results),
+        "macs": len({result["keep"] for result in shown if result["keep"]}) > 1,
+        "curves": bool(shown),
+        "pruned": any(result["pruned"]["step"] for result in shown),
+    }
+    return {kind: title for kind, title in TITLES.items() if there[kind]}
 
 
 def draw(results: Results, titles: Mapping[str, str], folder: Path, name: str) -> None:

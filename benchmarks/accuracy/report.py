@@ -19,8 +19,9 @@ from benchmarks.script import parser_of, read_json
 
 Results = list[dict[str, Any]]
 
-#: What others are compared with: the first of these that there is.
 LEADING = ("every_5_from_half", "lrpet_late")
+#: What others are compared with: the first of these that there is.
+COMPARED_WITH = (*LEADING, "lead_base")
 TITLES = {
     "dense": "dense (not compact)",
     **{name: lrpet.VARIANTS[name][0] for name in LEADING},
@@ -142,7 +143,7 @@ def table(results: Results, keep: float) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     key = "test_accuracy_bn_reestimated"
-    first: Results = next((methods[name] for name in LEADING if name in methods), [])
+    first: Results = next((methods[name] for name in COMPARED_WITH if name in methods), [])
     for method, rows in methods.items():
         macs = f"{rows[0]['macs'] / 1e6:.2f} M ({rows[0]['macs'] / rows[0]['macs_dense']:.0%})"
         accuracy = [spread([row[each] for row in rows]) for each in ("test_accuracy", key)]

@@ -20,7 +20,7 @@ CELL = ("model", "data", "method", "keep", "epochs", "seed")
 
 
 def made_up(method: str, seed: int, accuracy: float, keep: float | None, cpu: str = "Abacus") -> dict[str, Any]:
-    projections = ([10, 20], [0.1, 0.01], [0.4, 0.02]) if method == "lrpet_late" else ([], [], [])
+    projections = ([10, 20], [0.1, 0.01], [0.4, 0.02]) if method == "every_5_from_half" else ([], [], [])
     return {
         **{"model": "net", "data": "set", "method": method, "keep": keep, "epochs": 3, "seed": seed},
         **{"macs": 40e6 if keep else 100e6, "macs_dense": 100e6, "params": 3000, "test_accuracy": accuracy - 0.01},
@@ -40,30 +40,30 @@ def test_adding_at_once_loses_nothing(tmp_path: Path) -> None:
 
     def add(first: int) -> None:
         for seed in range(first, first + 12):
-            Store(tmp_path).add(made_up("lrpet_late", seed, 0.9, 0.4))
+            Store(tmp_path).add(made_up("every_5_from_half", seed, 0.9, 0.4))
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(add, (0, 6, 12)))  # half of each one's seeds are another's too
-    names = [f"net-set-lrpet_late-0.4-3-{seed}" for seed in sorted(range(24), key=str)]
+    names = [f"net-set-every_5_from_half-0.4-3-{seed}" for seed in sorted(range(24), key=str)]
     assert [Cell(**{key: row[key] for key in CELL}).name for row in Store(tmp_path).read()] == names
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["accuracy-curves.jsonl", "accuracy.jsonl"]
 
 
 def test_a_result_is_added_once_and_read_back(tmp_path: Path) -> None:
-    store, first = Store(tmp_path), made_up("lrpet_late", 0, 0.9, 0.4)
+    store, first = Store(tmp_path), made_up("every_5_from_half", 0, 0.9, 0.4)
     store.add(first)
     store.add({**first, "test_accuracy": 0.1})
     assert store.read() == [first]
     lines = (tmp_path / "accuracy.jsonl").read_text()
     assert "curve" not in json.loads(lines)
     (tmp_path / "accuracy.jsonl").write_text(lines + lines)
-    with pytest.raises(ValueError, match=r"two lines for net-set-lrpet_late-0\.4-3-0"):
+    with pytest.raises(ValueError, match=r"two lines for net-set-every_5_from_half-0\.4-3-0"):
         store.read()
 
 
 def test_a_result_whose_writing_was_cut_off_is_added_again(tmp_path: Path) -> None:
     """Curves are written first: alone they do not count, and scalars without them are refused."""
-    store, first = Store(tmp_path), made_up("lrpet_late", 0, 0.9, 0.4)
+    store, first = Store(tmp_path), made_up("every_5_from_half", 0, 0.9, 0.4)
     store.add(first)
     (tmp_path / "accuracy.jsonl").unlink()
     assert store.read() == []
@@ -71,7 +71,7 @@ def test_a_result_whose_writing_was_cut_off_is_added_again(tmp_path: Path) -> No
     store.add(second)
     assert store.read() == [{**second, "curve": {"epoch": [1], "val_accuracy": [0.333333]}}]
     (tmp_path / "accuracy-curves.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"lacks the curves of net-set-lrpet_late-0\.4-3-0"):
+    with pytest.raises(ValueError, match=r"lacks the curves of net-set-every_5_from_half-0\.4-3-0"):
         store.read()
 
 
@@ -90,8 +90,8 @@ def test_the_committed_page_is_the_generated_one() -> None:
 def test_a_report_of_made_up_results(tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks" / "results"
     for result in [
-        made_up("lrpet_late", 0, 0.90, 0.4),
-        made_up("lrpet_late", 1, 0.92, 0.4),
+        made_up("every_5_from_half", 0, 0.90, 0.4),
+        made_up("every_5_from_half", 1, 0.92, 0.4),
         made_up("factors", 1, 0.89, 0.4),
         made_up("dense", 0, 0.95, None),
     ]:
@@ -100,10 +100,7 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
     report.main(words)
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| dense (not compact) | 1 | 100.00 M (100%) | 3 k | 94.00 | 95.00 | +5.00 |" in page
-    assert (
-        "| LRPET (from half on, interval shrinking) | 2 | 40.00 M (40%) | 3 k | 90.00 ± 1.41 | 91.00 ± 1.41 | – |"
-        in page
-    )
+    assert "| LRPET (every 5 steps from half on) | 2 | 40.00 M (40%) | 3 k | 90.00 ± 1.41 | 91.00 ± 1.41 | – |" in page
     assert "| factors from scratch | 1 | 40.00 M (40%) | 3 k | 88.00 | 89.00 | -3.00 |" in page  # against the same seed
     figures = sorted(path.name for path in (tmp_path / "benchmarks" / "figures").iterdir())
     assert figures == ["curves-net-set-3.svg", "methods-net-set-3.svg", "pruned-net-set-3.svg"]
@@ -114,13 +111,13 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
 
 
 def test_machines_are_not_mixed_in_silence() -> None:
-    one = [made_up("lrpet_late", 0, 0.90, 0.4), made_up("factors", 0, 0.89, 0.4)]
+    one = [made_up("every_5_from_half", 0, 0.90, 0.4), made_up("factors", 0, 0.89, 0.4)]
     assert report.table(one, 0.4)[-1] == "Computed on Abacus, PyTorch 2.14.1."
     other = made_up("factors", 1, 0.89, 0.4, cpu="Slide rule")
     lines = report.table([*one, other], 0.4)
     assert lines[-1] == "Computed on a: Abacus, PyTorch 2.14.1; b: Slide rule, PyTorch 2.14.1."
     assert [line.split(" | ")[0] for line in lines[2:4]] == [
-        "| LRPET (from half on, interval shrinking) (a)", "| factors from scratch (a, b)",
+        "| LRPET (every 5 steps from half on) (a)", "| factors from scratch (a, b)",
     ]  # fmt: skip
 
 
