@@ -81,7 +81,9 @@ def from_basis(weight: Tensor, row_scale: Tensor | None, start: Tensor, gram: Gr
     for step in range(steps):
         if step:
             product = gram(scaled_rows(iterate, scale))
-        unscaled = _overlapping(product @ inverted, scaled_start)
+        unscaled = product @ inverted
+        if step:  # from A = B, Bᵀ·C is I as it is
+            unscaled = _overlapping(unscaled, scaled_start)
         before, iterate = iterate, scaled_rows(unscaled, scale)
         change = torch.linalg.vector_norm(iterate - before, dim=-2).square() * values
         previous, error = error, (change.sum(-1) / total).clamp(min=0).sqrt()  # of the A before this step
