@@ -47,6 +47,14 @@ def test_missing_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"macs": None, "plan": Path("nowhere.json")}, "there is no plan"),
         ({"macs": None, "plan": Path(sys.executable)}, f"{Path(sys.executable).name} is damaged: "),
         ({"mixup": 0.2, "batch_size": 127}, "batch_size=127 comes to 127 at a time, which is odd"),
+        (
+            {"cuda_graphs": True},
+            "cuda_graphs is for one process and a CUDA device, and the device is cpu: leave it out",
+        ),
+        (
+            {"cuda_graphs": True, "accumulate": 2},
+            "cuda_graphs overwrites the gradients .* leave accumulate, now 2, at 1",
+        ),
         ({"log_with": ("paper",)}, "log_with names 'paper': there are .*tensorboard, "),
         ({"model": "vgg16_bn"}, r"vgg16_bn cannot take the images of digits, 1 channel of 8×8: choose another model\."),
         (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ from benchmarks.accuracy.run import BeforeStep, Run
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.planning.spectra import kept_energy
 
-#: How ranks are divided, see `_plan`.
-Division = str
+#: How the budget is divided, see `_plan`.
+Division = Literal["energy", "squares", "cubes", "uniform"]
 
 
 def train(
