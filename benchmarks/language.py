@@ -1,6 +1,7 @@
 """A small language model on Python's own sources: low rank by projection, and its rivals.
 
     python -m benchmarks.language OUT.jsonl --seed 0 [--macs 0.5 0.3] [--steps 1000] [--arms projected pat]
+        [--hidden 256 --precision bf16]
 
 Every arm has equal batches, learning rates and steps. Most begin with the dense network as it is after half of the steps, the
 others with its first weights. Ranks are uniform. Tokens are bytes. Losses are those of a part of the training files that is
@@ -28,9 +29,15 @@ def main() -> None:
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.3], help="fractions of the multiply-adds")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument(
+        "--hidden", type=int, default=128, help="the model's width: 128 is 0.85 M parameters, 256 is 3.28 M"
+    )
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no", help="bf16: trained with autocast")
     options = parser.parse_args()
-    about = {**provenance(), "seed": options.seed, "steps": options.steps}
-    shared = Shared(Training(seed=options.seed, steps=options.steps))
+    about = {name: getattr(options, name) for name in ("seed", "steps", "hidden", "precision")}
+    about = {**provenance(), **about}
+    training = Training(seed=options.seed, steps=options.steps, autocast=options.precision == "bf16")
+    shared = Shared(training, hidden=options.hidden)
     for macs in options.macs:
         start = Start(shared, macs=macs)
         for arm in options.arms:

@@ -19,10 +19,10 @@ from lrpet.layers.moments import output_moments
 from lrpet.models.language import language_network
 from lrpet.projecting.outputs import project_outputs
 
+#: The network's shape but for its width.
 SHAPE = {
-    "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 384, "max_position_embeddings": CONTEXT, "tie_word_embeddings": False,
-    "bos_token_id": None, "eos_token_id": None,
+    "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT,
+    "tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 EXAMPLE = {"input_ids": torch.zeros(1, CONTEXT, dtype=torch.long), "use_cache": False}
 #: The number of training batches that outputs are looked at on, where a network is cut by what they need.
@@ -32,12 +32,18 @@ HEALING = 0.8
 
 
 class Shared:
-    """What arms and budgets have in common: the network before training, and dense trainings of it."""
+    """What arms and budgets have in common: the network before training, and dense trainings of it.
 
-    def __init__(self, training: Training) -> None:
+    Args:
+        training: The data and the schedule.
+        hidden: The network's width; its MLPs are three times as wide.
+    """
+
+    def __init__(self, training: Training, *, hidden: int = 128) -> None:
         torch.manual_seed(training.seed)
         self.training = training
-        self.network = language_network("llama", vocabulary=256, more=SHAPE)
+        shape = {**SHAPE, "hidden_size": hidden, "intermediate_size": 3 * hidden}
+        self.network = language_network("llama", vocabulary=256, more=shape)
 
     @cached_property
     def half(self) -> tuple[nn.Module, dict[str, Any]]:
@@ -72,7 +78,7 @@ class Start:
     """What the arms of one budget begin with."""
 
     def __init__(self, shared: Shared, *, macs: float) -> None:
-        self.shared, self.training, self.network = shared, shared.training, shared.network
+        self.shared, self.training, self.network, self.macs = shared, shared.training, shared.network, macs
         self.plan = lrpet.plan(self.network, EXAMPLE, macs=macs, allocate="uniform").settled()
 
     @property
@@ -80,11 +86,16 @@ class Start:
         """Return the names of the layers that become low-rank."""
         return list(self.plan.ranks)
 
-    def compressed(self, network: nn.Module) -> nn.Module:
+    @cached_property
+    def by_energy(self) -> lrpet.Plan:
+        """The same budget, divided by the energies of the dense network at half of the training."""
+        return lrpet.plan(self.shared.half[0], EXAMPLE, macs=self.macs, allocate="energy").settled()
+
+    def compressed(self, network: nn.Module, plan: lrpet.Plan | None = None) -> nn.Module:
         """Return the factors of a network's truncated singular value decompositions."""
-        copied = copy.deepcopy(network)
-        lrpet.Projector(copied, self.plan, start=0, every=1, energy_transfer=False).project()
-        return lrpet.factorize(copied, self.plan)
+        plan, copied = plan or self.plan, copy.deepcopy(network)
+        lrpet.Projector(copied, plan, start=0, every=1, energy_transfer=False).project()
+        return lrpet.factorize(copied, plan)
 
     def compressed_by_outputs(self, network: nn.Module) -> nn.Module:
         """Return factors that keep the leading principal components of every layer's outputs on some training batches."""
@@ -92,12 +103,12 @@ class Start:
         return lrpet.compress(network, EXAMPLE, ranks=self.plan.ranks, calibration=batches, energy_transfer=False)
 
 
-def projected(start: Start, **options: Any) -> nn.Module:
+def projected(start: Start, plan: lrpet.Plan | None = None, **options: Any) -> nn.Module:
     """Project every 5 steps from half of the training on, which is lrpet's default."""
     training = start.training
     model, optimizer = start.shared.at_half()
     projector = lrpet.Projector(
-        model, start.plan, total_steps=training.steps - training.half, start=0, every=5, **options
+        model, plan or start.plan, total_steps=training.steps - training.half, start=0, every=5, **options
     )
     training.run(model, optimizer, training.half, training.steps, projector.step)
     return projector.finish()
@@ -106,6 +117,11 @@ def projected(start: Start, **options: Any) -> nn.Module:
 def no_transfer(start: Start) -> nn.Module:
     """Project without energy transfer."""
     return projected(start, energy_transfer=False)
+
+
+def by_energy(start: Start) -> nn.Module:
+    """Project without energy transfer, onto ranks by energy."""
+    return projected(start, start.by_energy, energy_transfer=False)
 
 
 def outputs(start: Start) -> nn.Module:
@@ -140,6 +156,11 @@ def retrained(start: Start) -> nn.Module:
 def retrained_by_outputs(start: Start) -> nn.Module:
     """Cut the dense network at half of the training by what its outputs need, and train the factors."""
     return _trained_on(start, start.compressed_by_outputs(start.shared.half[0]))
+
+
+def retrained_by_energy(start: Start) -> nn.Module:
+    """Cut the dense network at half of the training by SVD to ranks by energy, and train the factors."""
+    return _trained_on(start, start.compressed(start.shared.half[0], start.by_energy))
 
 
 def _trained_on(start: Start, factors: nn.Module) -> nn.Module:
@@ -255,7 +276,7 @@ def dense(start: Start) -> nn.Module:
 ARMS: dict[str, Callable[[Start], nn.Module]] = {
     each.__name__: each
     for each in (
-        dense, cut, cut_by_outputs, projected, no_transfer, outputs, retrained, retrained_by_outputs, scratch, frobenius, pat,
-        slorr,
+        dense, cut, cut_by_outputs, projected, no_transfer, by_energy, outputs, retrained, retrained_by_outputs,
+        retrained_by_energy, scratch, frobenius, pat, slorr,
     )
 }  # fmt: skip

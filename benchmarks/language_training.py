@@ -28,13 +28,16 @@ class Training:
         steps: Steps of a whole training.
         rate: The highest learning rate.
         warmup: Steps in which the learning rate rises.
+        autocast: Whether the network computes in bfloat16 while it is trained.
     """
 
-    def __init__(self, *, seed: int, steps: int, rate: float = RATE, warmup: int = WARMUP) -> None:
+    def __init__(
+        self, *, seed: int, steps: int, rate: float = RATE, warmup: int = WARMUP, autocast: bool = False
+    ) -> None:
         text = load_text("text:stdlib", context=CONTEXT)
         self.train, self.held_out = text.train.parts(HELD_OUT)
         self.test = text.test
-        self.seed, self.steps, self.rate, self.warmup = seed, steps, rate, warmup
+        self.seed, self.steps, self.rate, self.warmup, self.autocast = seed, steps, rate, warmup, autocast
 
     @property
     def half(self) -> int:
@@ -66,7 +69,9 @@ class Training:
         for step, (tokens, targets) in zip(range(first, last), self.batches(first), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = self.rate * self.factor(step)
-            loss = F.cross_entropy(logits_of(model, tokens), targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+                logits = logits_of(model, tokens)
+            loss = F.cross_entropy(logits.float(), targets)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
