@@ -2,11 +2,12 @@
 
     python -m benchmarks.language OUT.jsonl --seed 0 [--macs 0.5 0.3] [--steps 1000] [--arms projected pat]
         [--hidden 256 --precision bf16]
+    python -m benchmarks.language OUT.jsonl --seed 0 --macs 0.7 0.5 0.3 --arms tuned
 
 Every arm has equal batches, learning rates and steps. Most begin with the dense network as it is after half of the steps, the
 others with its first weights. Ranks are uniform. Tokens are bytes. Losses are those of a part of the training files that is
 held out, on which choices are made, and of the test files. A line is written for each arm: `benchmarks.language_arms` says
-what it is.
+what it is. The arms named "tuned" fine-tune the trained network, see `benchmarks.language_tuned`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import nn
 
 from benchmarks.language_arms import ARMS, Shared, Start
 from benchmarks.language_training import Training
+from benchmarks.language_tuned import TUNED
 from benchmarks.script import parser_of
 from lrpet.train.provenance import provenance
 
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.3], help="fractions of the multiply-adds")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *TUNED, "tuned"], default=list(ARMS))
     parser.add_argument(
         "--hidden", type=int, default=128, help="the model's width: 128 is 0.85 M parameters, 256 is 3.28 M"
     )
@@ -40,8 +42,8 @@ def main() -> None:
     shared = Shared(training, hidden=options.hidden)
     for macs in options.macs:
         start = Start(shared, macs=macs)
-        for arm in options.arms:
-            row = {"arm": arm, "macs": macs, **measured(ARMS[arm](start), shared.training)}
+        for arm in TUNED if options.arms == ["tuned"] else options.arms:
+            row = {"arm": arm, "macs": macs, **measured({**ARMS, **TUNED}[arm](start), shared.training)}
             print(row, flush=True)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**row, **about}) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,6 +39,12 @@ class Training:
         self.train, self.held_out = text.train.parts(HELD_OUT)
         self.test = text.test
         self.seed, self.steps, self.rate, self.warmup, self.autocast = seed, steps, rate, warmup, autocast
+
+    def changed(self, *, seed: int, steps: int, rate: float, warmup: int) -> Training:
+        """Return another training on this text."""
+        other = copy.copy(self)
+        other.seed, other.steps, other.rate, other.warmup = seed, steps, rate, warmup
+        return other
 
     @property
     def half(self) -> int:
