@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 import lrpet
@@ -35,6 +36,10 @@ RECIPE: dict[str, Any] = {
     "spectra": False,
     "log_with": (),
 }
+#: Networks that a file among the recipes describes, with the options of their training.
+DESCRIBED = {"vit": Path(__file__).parents[2] / "recipes" / "cifar10-vit-cpu.yaml"}
+#: What a cell says itself, in place of the file.
+SAID_BY_CELL = ("data", "method", "params", "epochs")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Cell:
     """One result of a grid."""
 
     model: str
+    """That of the trainer, or a name in `DESCRIBED`."""
     data: str
     method: str
     keep: float | None
@@ -72,7 +78,8 @@ class Run:
 
     def __init__(self, cell: Cell, options: Mapping[str, Any], work: Path) -> None:
         self.cell, self.work, self._given = cell, work, options
-        self.options = {**RECIPE, "model": cell.model, "data": cell.data, "seed": cell.seed, **options}
+        described = {"model": cell.model, **_described(cell.model)}
+        self.options = {**RECIPE, **described, "data": cell.data, "seed": cell.seed, **options}
         self.task = Task.of(self.config("", cell.keep, {}))
         self.phases: list[Phase] = []
 
@@ -160,6 +167,14 @@ class Run:
         method = "dense" if keep is None else "lrpet"
         values = {"epochs": self.cell.epochs, "method": method, "keep": keep, "output": self.work / folder}
         return make_config({**self.options, **values, **changes})
+
+
+def _described(name: str) -> dict[str, Any]:
+    """Return the network and its options, if a file describes it."""
+    if name not in DESCRIBED:
+        return {}
+    options: dict[str, Any] = yaml.safe_load(DESCRIBED[name].read_text(encoding="utf-8"))
+    return {key: value for key, value in options.items() if key not in SAID_BY_CELL}
 
 
 @contextmanager
