@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types docs hooks setup clean
+.PHONY: demo test lint types docs docs-version hooks setup clean
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo.py runs/demo
@@ -21,6 +21,11 @@ types: .venv/.dev
 # The site, in build/site. Any warning is an error.
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The site of one version, as a commit on the local branch gh-pages: make docs-version VERSION=0.1
+docs-version: .venv/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(VERSION) latest
+	$(BIN)/mike set-default latest
 
 # Everything that a commit is checked for, on all files.
 hooks: .venv/.dev
