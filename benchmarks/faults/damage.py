@@ -98,6 +98,7 @@ def of_compressed(data: bytes, random: Random) -> bytes:
 KNOWING: dict[str, Callable[[bytes, Random], bytes]] = {
     ".json": of_json,
     ".jsonl": of_json_lines,
+    ".journal": of_json_lines,
     ".yaml": of_yaml,
     ".safetensors": of_header,
     ".gz": of_compressed,

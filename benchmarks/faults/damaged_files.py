@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults import data_specimens, specimens
+from benchmarks.faults import data_specimens, specimens, tool_specimens
 from benchmarks.faults.damage import damaged
 from benchmarks.faults.forks import Limits, Outcome, forked, spread
 from benchmarks.faults.specimen import Specimen
@@ -22,7 +22,7 @@ FILES = 3000
 HANGS = 30.0
 #: Bytes of memory that reading may take beyond what there was.
 MEMORY = 2**30
-ALL = (*specimens.SPECIMENS, *data_specimens.SPECIMENS)
+ALL = (*specimens.SPECIMENS, *data_specimens.SPECIMENS, *tool_specimens.SPECIMENS)
 
 
 def loop(limits: Limits, *, kinds: tuple[Specimen, ...] = ALL) -> dict[str, Any]:

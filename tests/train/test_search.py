@@ -248,3 +248,32 @@ def test_another_searchs_folder_is_refused(tmp_path: Path, capsys: pytest.Captur
     message = capsys.readouterr().err
     assert "holds another search" in message
     assert "in which seed is 1, and 2 here; sampler is tpe, and gp here: choose another folder" in message
+
+
+def test_a_line_that_was_cut_off_is_taken_away(tmp_path: Path) -> None:
+    given = options(tmp_path, trials=1, groups=("*",))
+    best = search(given)
+    journal = tmp_path / "study.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole[: whole.index(b"\n") // 2])
+    assert search(given) == best
+    assert journal.read_bytes().startswith(whole + b'{"op_code"')
+    assert search(options(tmp_path, trials=2, groups=("*",)))
+    assert len(complete(given)) == 2
+
+
+def test_a_damaged_study_is_refused(tmp_path: Path) -> None:
+    given = options(tmp_path, trials=1, groups=("*",))
+    search(given)
+    journal = tmp_path / "study.journal"
+    whole = journal.read_bytes()
+    for damaged, message in (
+        (whole[:9] + b"\0" + whole[10:], "study.journal is damaged, and the trials in it cannot be read"),
+        (whole + b"[]]\n", "study.journal is damaged"),
+        (whole.replace(b'"accuracy":', b'"accuracies":'), "trial 0 of the study is damaged"),
+    ):
+        assert damaged != whole
+        journal.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            search(given)
+        assert journal.read_bytes().startswith(damaged)

@@ -6,6 +6,7 @@ lost: the next process that asks for a trial gets it.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import warnings
@@ -16,7 +17,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import BaseHeartbeat  # the journal has none of its own
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 #: Seconds between two signs of life of a trial.
@@ -30,12 +31,12 @@ RETRIES = 3
 def storage_of(folder: Path, url: str | None) -> BaseStorage:
     """Open the file in `folder` or the database at `url`, or make its tables.
 
-    Raises ValueError if the address is none, is in memory, or nothing answers there, and ImportError if the database's driver
-    is missing.
+    Raises ValueError if the address is none, is in memory, or nothing answers there, or if the file is damaged, and ImportError
+    if the database's driver is missing.
     """
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
-        return _Journal(folder)
+        return _journal(folder)
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
@@ -67,6 +68,32 @@ def storage_of(folder: Path, url: str | None) -> BaseStorage:
         ) from error
 
 
+def _journal(folder: Path) -> BaseStorage:
+    """Open the journal in a folder; a last line that was cut off is taken away, so that no other is written behind it."""
+    path = folder / "study.journal"
+    lock = JournalFileSymlinkLock(str(path))
+    backend = JournalFileBackend(str(path), lock_obj=lock)
+    lock.acquire()
+    try:
+        with path.open("r+b") as file:
+            lines = file.read().splitlines(keepends=True)
+            if lines and not lines[-1].endswith(b"\n"):
+                file.truncate(sum(map(len, lines[:-1])))
+                lines.pop()
+    finally:
+        lock.release()
+    try:
+        json.loads(lines[-1] if lines else b"{}")  # Optuna itself finds out at the next line
+        return _Journal(backend, folder / "alive")
+    except Exception as error:  # whatever Optuna comes to in lines that it did not write
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(
+            f"{path} is damaged, and the trials in it cannot be read ({type(error).__name__}: {error}): put a copy back, or "
+            "search in another folder"
+        ) from None
+
+
 def _database(url: str) -> RDBStorage:
     """Open a database without a pool of connections: each transaction opens its own, and closes it."""
     from sqlalchemy.pool import NullPool
@@ -92,9 +119,9 @@ def taken_again() -> RetryHeartbeatStaleTrialCallback:
 class _Journal(JournalStorage, BaseHeartbeat):
     """A journal in a folder, whose trials show by the age of a file of theirs that they are alive."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(JournalFileBackend(str(folder / "study.journal")))
-        self._beats = folder / "alive"
+    def __init__(self, backend: JournalFileBackend, beats: Path) -> None:
+        super().__init__(backend)
+        self._beats = beats
         self._beats.mkdir(exist_ok=True)
 
     def record_heartbeat(self, trial_id: int) -> None:

@@ -68,7 +68,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def best(study: optuna.Study) -> lrpet.Plan:
     """Return the best trial's plan, and that of the most accurate trial where there are two objectives.
 
-    Raises ValueError if no trial was completed.
+    Raises ValueError if no trial was completed, or if one is damaged.
     """
     complete = _complete(study)
     if not complete:
@@ -114,4 +114,14 @@ def plot(study: optuna.Study, path: Path) -> None:
 
 
 def _complete(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    """Return the trials that were completed; raise ValueError if one is not as it was written."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    for trial in trials:
+        given = trial.user_attrs
+        numbers = [*(trial.values or ()), given.get("accuracy"), given.get("macs")]
+        if len(numbers) != len(study.directions) + 2 or not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError(
+                f"trial {trial.number} of the study is damaged: it has no number for each of its objectives, its accuracy and "
+                "its multiply-adds. Put a copy of the study back, or search in another folder"
+            )
+    return trials

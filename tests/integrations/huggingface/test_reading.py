@@ -44,6 +44,18 @@ def test_a_plan_and_weights_that_do_not_belong_together_are_refused(tmp_path: Pa
         CAUSAL.from_pretrained(tmp_path, quantization_config=LrpetConfig(compact.lrpet_plan))
 
 
+def test_a_plan_without_a_layer_that_was_factorised_is_refused(tmp_path: Path) -> None:
+    compact = compacted("llama")
+    compact.save_pretrained(tmp_path)
+    first = pairs(compact)[0]
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    plan = config["quantization_config"]["plan"]
+    plan["layers"] = [layer for layer in plan["layers"] if layer["name"] != first]
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"two factors of '{first}', which the plan in config.json leaves dense"):
+        CAUSAL.from_pretrained(tmp_path)
+
+
 def test_folders_of_earlier_versions(tmp_path: Path) -> None:
     """Written by lrpet 0.1.0, whose `save_pretrained` put lrpet.json beside the config and wrote no generation config."""
     loaded = from_pretrained(EARLIER / "gpt2")

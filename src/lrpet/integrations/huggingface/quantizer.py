@@ -70,16 +70,28 @@ class LrpetQuantizer(HfQuantizer):
 
 
 def _check_weights(model: Any, files: Sequence[str]) -> None:
-    """Raise ValueError if weights are those of a dense model, for which transformers would leave all factors random."""
-    whole = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, FactorPair)]
+    """Raise ValueError if the plan and the weights do not fit: transformers would leave layers random, with a warning at most.
+
+    They may be those of a dense model, or hold factors of layers that the plan leaves dense.
+    """
     stored: set[str] = set()
     for file in files:
         if file.endswith(".safetensors"):
             with safe_open(file, framework="pt") as opened:
                 stored.update(opened.keys())
-    if whole and any(stored.issuperset(map(way, whole)) for way in ways(model)):
+    compact = [name for name, module in model.named_modules() if isinstance(module, FactorPair)]
+    if compact and any(stored.issuperset(f"{way(name)}.weight" for name in compact) for way in ways(model)):
         raise ValueError(
             f"the config says that this {type(model).__name__} is compact, but its weights are those of a dense model, "
             "which was saved with the config of a compact one. Delete quantization_config and "
             "transformers_weights from config.json"
         )
+    dense = [name for name, module in model.named_modules() if "weight" in dict(module.named_parameters(recurse=False))]
+    factors = {name.removesuffix(".0.weight") for name in stored if name.endswith(".0.weight")}
+    factors &= {name.removesuffix(".1.weight") for name in stored}
+    for name in dense:
+        if any(way(name) in factors and f"{way(name)}.weight" not in stored for way in ways(model)):
+            raise ValueError(
+                f"the weights hold two factors of {name!r}, which the plan in config.json leaves dense: "
+                "config.json is damaged, or is not the one that was saved with them. Copy the folder again"
+            )
