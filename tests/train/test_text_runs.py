@@ -52,6 +52,22 @@ def told(tmp_path_factory: pytest.TempPathFactory, verses: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(None, False), (True, True)])
+def test_projections_hand_energy_over_only_if_asked_to(
+    asked: bool | None, expected: bool, tmp_path: Path, verses: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[lrpet.Projector] = []
+
+    class Watched(lrpet.Projector):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(lrpet, "Projector", Watched)
+    run(spoken(tmp_path / "run", verses, epochs=1, energy_transfer=asked))
+    assert [projector.energy_transfer for projector in made] == [expected]
+
+
 def test_a_run_on_text_learns_and_says_its_perplexity(told: Path, verses: str) -> None:
     summary = json.loads((told / "summary.json").read_text())
     epochs = [line for line in lines(told) if line["kind"] == "epoch"]

@@ -276,7 +276,7 @@ def _projector(
         total_steps=epochs * len(batches),
         start=config.start,
         every=config.projection_schedule(len(batches)),
-        energy_transfer=config.energy_transfer,
+        energy_transfer=task.modality.energy_transfer if config.energy_transfer is None else config.energy_transfer,
         rectify=config.rectify,
         tail_scale=config.tail_scale,
         descent=descent(config),

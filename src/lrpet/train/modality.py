@@ -27,6 +27,11 @@ class Modality(Protocol):
         """How many items the larger batch has whose latency is in the summary."""
         ...
 
+    @property
+    def energy_transfer(self) -> bool:
+        """Whether projections hand energy over unless the options say otherwise."""
+        ...
+
     def arguments(self, inputs: Tensor) -> Any:
         """Return what a forward pass takes, in the form that `lrpet.plan` knows."""
         ...
@@ -47,7 +52,7 @@ class Modality(Protocol):
 class _Images:
     """Images (batch, channels, height, width), with a class each."""
 
-    item, counted, timed_batch = "image", "images", 64
+    item, counted, timed_batch, energy_transfer = "image", "images", 64, True
 
     def arguments(self, inputs: Tensor) -> Tensor:
         return inputs
@@ -67,6 +72,7 @@ class _Text:
     """Windows of tokens (batch, length) for a causal language model of transformers; each token's class is the next one."""
 
     item, counted, timed_batch = "window", "tokens", 8
+    energy_transfer = False  # it did harm in language models: RESULTS.md, "Small language models"
 
     def arguments(self, inputs: Tensor) -> dict[str, Any]:
         return {"input_ids": inputs, "use_cache": False}

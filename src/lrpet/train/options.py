@@ -135,7 +135,9 @@ class Compression:
     shrink_from: float = option(
         0.5, "fraction of training from which the interval shrinks, with --every-last", ge=0, lt=1
     )
-    energy_transfer: bool = option(True, "hand the energy of pruned singular values to those that are kept")
+    energy_transfer: bool | None = option(
+        None, "hand the energy of pruned singular values to those that are kept (default: with images, not with text)"
+    )
     rectify: bool = option(True, "fold batch norms into the weights while projecting")
     tail_scale: float = option(0.0, "multiply pruned singular values by this number, in place of 0", ge=0, lt=1)
     calibration: int = option(

@@ -97,6 +97,10 @@ def test_a_plan_and_its_length_of_training(tmp_path: Path) -> None:
     trained(tmp_path, callback, model, max_steps=4)
     projector = callback.projector
     assert (projector.total_steps, projector.start, projector.steps) == (4, 3, 4)
+    assert not projector.energy_transfer
+    asked = LrpetCallback(projector.plan, every=1, energy_transfer=True)
+    trained(tmp_path / "asked", asked, dense("gpt2"), max_steps=2)
+    assert asked.projector.energy_transfer
 
 
 def test_trl_trains_the_full_size_model_and_the_compact_one(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class LrpetCallback(TrainerCallback):
         example_inputs: With a budget, what the model is planned with, as for `lrpet.plan`; by default the first example of
             the training set. A model that FSDP shards is better planned before, and the plan given.
         options: A budget and more, as for `lrpet.plan`, such as `macs=0.5`; and what `Projector` takes, such as `every=10`.
+            Unlike there, `energy_transfer` is False by default: it did harm in every language model that was measured.
 
     Raises:
         ValueError: Neither a plan or projector nor a budget is given, or both.
@@ -77,7 +78,7 @@ class LrpetCallback(TrainerCallback):
         """Make the projector if it was not given, and continue from the step that the trainer continues from."""
         if self._projector is None:
             plan = self._plan or self._agreed_plan(args, kwargs["model"], kwargs["train_dataloader"])
-            self._projector = Projector(kwargs["model"], plan, **self._of_projector)
+            self._projector = Projector(kwargs["model"], plan, **{"energy_transfer": False, **self._of_projector})
         projector = self._projector
         if projector.total_steps is None and not projector.steps:
             projector.total_steps = state.max_steps
