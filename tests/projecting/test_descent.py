@@ -199,6 +199,14 @@ def test_auto_goes_by_energy_where_projections_begin_in_the_second_half() -> Non
     assert "uniform keep" in projector.plan.budget
 
 
+def test_auto_goes_by_energy_only_where_there_is_batch_norm() -> None:
+    for norm, energy in ((nn.BatchNorm1d(64), True), (nn.LayerNorm(64), False)):
+        model = nn.Sequential(nn.Linear(64, 64), norm, nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        projector = lrpet.Projector(model, lrpet.plan(model, torch.randn(2, 64), macs=0.5), total_steps=4)
+        projector.project()
+        assert ("most energy" in projector.plan.budget) == energy
+
+
 def test_sensitivity_divides_by_the_loss_at_the_first_projection() -> None:
     model = network()
     calls = []

@@ -163,7 +163,8 @@ def again_by(plan: Plan, start: float, descent: Descent | None) -> str | None:
         return None
     allocate = plan.request.allocate
     if allocate == "auto":
-        return "energy" if start >= 0.5 and descent is None else None
+        normalised = any(layer.batch_norm is not None for layer in plan.layers)
+        return "energy" if normalised and start >= 0.5 and descent is None else None
     if allocate == "sensitivity" and plan.request.worths is None:
         raise ValueError(
             "this plan divides its budget by sensitivity and was read from a file, which holds no batches: plan again, or "

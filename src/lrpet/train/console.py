@@ -27,7 +27,8 @@ REFRESH_SECONDS = 0.5
 NAMED = 5
 #: {allocate: what will become of a plan that is not settled}.
 _DIVIDED_AGAIN = {
-    "auto": "If projections begin in the second half of training, the first one divides the budget again, by energy.",
+    "auto": "If there are batch norms, and projections begin in the second half of training, the first one divides the budget "
+    "again, by energy.",
     **{
         how: f"The first projection divides the budget again, by {what} of the trained weights."
         for how, what in (("energy", "the energy"), ("threshold", "the spectra"), ("sensitivity", "the sensitivity"))

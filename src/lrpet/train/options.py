@@ -93,8 +93,8 @@ class Compression:
     allocate: Literal["auto", "uniform", "energy", "threshold", "sensitivity"] = option(
         "auto",
         "how the budget is divided among the layers: in equal fractions (uniform); by the weights' energy at the first "
-        "projection (energy, threshold); by what ranks are worth to the loss (sensitivity); or by energy where projections "
-        "begin in the second half of training, else uniformly (auto)",
+        "projection (energy, threshold); by what ranks are worth to the loss (sensitivity); or by energy where batch norms "
+        "follow layers and projections begin in the second half of training, else uniformly (auto)",
     )
     descent: float | None = option(
         None, "let ranks fall from full to the budget's; the number is the fraction of training that takes", gt=0, le=1
