@@ -8,6 +8,7 @@ COLOURS = {
     "by_energy_friendly": LRPET,
     "every_5_from_half": LRPET,
     "lead_base": LRPET,
+    "lead_uniform": LRPET,
     "lrpet_authors": "#56b4e9",
     "lrpet_published": "#56b4e9",
     "svd_retrain": "#b08d00",

@@ -21,7 +21,7 @@ Results = list[dict[str, Any]]
 
 LEADING = ("every_5_from_half", "lrpet_late")
 #: What others are compared with: the first of these that there is.
-COMPARED_WITH = (*LEADING, "lead_base")
+COMPARED_WITH = (*LEADING, "lead_base", "lead_uniform")
 TITLES = {
     "dense": "dense (not compact)",
     **{name: lrpet.VARIANTS[name][0] for name in LEADING},

@@ -78,8 +78,8 @@ class Run:
 
     def __init__(self, cell: Cell, options: Mapping[str, Any], work: Path) -> None:
         self.cell, self.work, self._given = cell, work, options
-        described = {"model": cell.model, **_described(cell.model)}
-        self.options = {**RECIPE, **described, "data": cell.data, "seed": cell.seed, **options}
+        network = {"model": cell.model, **described(cell.model)}
+        self.options = {**RECIPE, **network, "data": cell.data, "seed": cell.seed, **options}
         self.task = Task.of(self.config("", cell.keep, {}))
         self.phases: list[Phase] = []
 
@@ -169,7 +169,7 @@ class Run:
         return make_config({**self.options, **values, **changes})
 
 
-def _described(name: str) -> dict[str, Any]:
+def described(name: str) -> dict[str, Any]:
     """Return the network and its options, if a file describes it."""
     if name not in DESCRIBED:
         return {}

@@ -19,10 +19,11 @@ from benchmarks.accuracy.gradients import gradient_norms, plain
 from benchmarks.accuracy.methods import METHODS, ranks
 from benchmarks.accuracy.methods.pruning import prune
 from benchmarks.accuracy.methods.trp import subgradient
-from benchmarks.accuracy.run import Cell, Run
+from benchmarks.accuracy.run import DESCRIBED, RECIPE, Cell, Run, described
 from benchmarks.accuracy.store import Store
 from lrpet import models
 from lrpet.compact import files
+from lrpet.train.config import make_config, read_config
 from lrpet.train.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,16 @@ def compute(folder: Path, method: str, *, epochs: int = 2, keep: float = 0.5, na
     return result
 
 
+def test_a_network_that_a_recipe_describes_is_trained_as_it_says() -> None:
+    options = described("vit")
+    assert options.keys().isdisjoint(CELL[1:])
+    config = make_config({**RECIPE, **options, "data": "cifar10", "epochs": 2, "method": "lrpet", "keep": 0.3})
+    recipe = read_config(DESCRIBED["vit"], {})
+    same = ("model", "model_args", "optimizer", "lr", "weight_decay", "schedule", "label_smoothing", "warmup_epochs")
+    assert all(getattr(config, name) == getattr(recipe, name) for name in same)
+    assert described("resnet20") == {}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(ranks, "TRIALS", 2)
@@ -58,10 +69,9 @@ def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: py
         assert (result["macs"], result["params"]) == (plan.layer_macs_dense, plan.layer_params_dense)
     elif method == "pruning":
         assert 0.8 * plan.layer_macs < result["macs"] <= plan.layer_macs
-    elif (
-        method.startswith(("falling_by", "by_", "searched", "slorr", "svd_retrain_by", "lead_"))
-        and method != "lead_uniform"
-    ):
+    elif method.startswith(
+        ("falling_by", "by_", "searched", "slorr", "svd_retrain_by", "lead_")
+    ) and not method.startswith("lead_uniform"):
         assert 0.98 * plan.layer_macs < result["macs"] <= plan.layer_macs
         assert result["ranks"] != plan.ranks
     else:

@@ -108,7 +108,7 @@ def _tangent(layers: Mapping[str, MatrixLayer]) -> BeforeStep:
 #: {method: (its title, its arguments of `train`)}.
 LEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "lead_base": ("LRPET from one half-trained network, ranks by energy", {}),
-    "lead_uniform": ("uniform ranks", {"ranks": "uniform"}),
+    "lead_uniform": ("LRPET from one half-trained network, uniform ranks", {"ranks": "uniform"}),
     "lead_uniform_no_transfer": ("uniform ranks, no energy transfer", {"ranks": "uniform", "energy_transfer": False}),
     "lead_squares": ("ranks by squares of pruned energy", {"ranks": "squares"}),
     "lead_cubes": ("ranks by cubes of pruned energy", {"ranks": "cubes"}),
