@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage_report, faults_report, generation_report, language_report, sharding_report, speed_report
+from benchmarks import coverage_report, faults_report, generation_report, sharding_report, speed_report
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
@@ -69,38 +68,6 @@ def test_recording_of_singular_values() -> None:
     assert f"{seconds['resnet20']:.3f} s of one core for ResNet-20" in page
     assert f"{seconds['torchvision:resnet50']:.2f} s for ResNet-50" in page
     assert {f"at {each['moments']} moments or fewer" in page for each in networks.values()} == {True}
-
-
-def test_the_small_language_model() -> None:
-    """What docs/numbers.md and RESULTS.md say of it holds at every seed."""
-    lines = (ROOT / "benchmarks" / "results" / language_report.FILE).read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert all(row.keys() >= PROVENANCE for row in rows)
-    half, less = (language_report.losses(rows, macs) for macs in (0.5, 0.3))
-    for by_arm in (half, less):
-        assert by_arm.keys() == language_report.TITLES.keys()
-        assert all(seeds.keys() == {0, 1, 2} for seeds in by_arm.values())
-        means = {arm: statistics.fmean(values.values()) for arm, values in by_arm.items()}
-        assert sorted(means, key=means.__getitem__)[:2] == ["dense", "no_transfer"]
-        assert all(
-            f"{means[arm]:.3f}" in NUMBERS for arm in ("dense", "projected", "no_transfer", "retrained", "scratch")
-        )
-    means_of_half = {arm: statistics.fmean(values.values()) for arm, values in half.items()}
-    for seed in range(3):
-        own = ("dense", "no_transfer", "projected", "outputs")
-        rivals = [values[seed] for arm, values in half.items() if arm not in own]
-        assert half["no_transfer"][seed] < min(half["projected"][seed], *rivals)
-        added, less_added = (half[arm][seed] - half["dense"][seed] for arm in ("cut", "cut_by_outputs"))
-        assert less_added < 0.75 * added
-    lost, less_lost = (means_of_half[arm] - means_of_half["dense"] for arm in ("cut", "cut_by_outputs"))
-    assert f"lost {1 - less_lost / lost:.0%} less so".replace("%", " %") in page("docs/huggingface.md")
-    assert sum(less["no_transfer"][seed] < less["scratch"][seed] for seed in range(3)) == 2
-    harm = [
-        statistics.fmean(by_arm["projected"][seed] - by_arm["no_transfer"][seed] for seed in range(3))
-        for by_arm in (half, less)
-    ]
-    assert 0 < 10 * harm[0] < harm[1]
-    assert min(less["cut_by_outputs"].values()) > 2 * max(less["dense"].values())
 
 
 def test_loaders() -> None:

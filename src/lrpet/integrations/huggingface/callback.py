@@ -36,7 +36,7 @@ class LrpetCallback(TrainerCallback):
         example_inputs: With a budget, what the model is planned with, as for `lrpet.plan`; by default the first example of
             the training set. A model that FSDP shards is better planned before, and the plan given.
         options: A budget and more, as for `lrpet.plan`, such as `macs=0.5`; and what `Projector` takes, such as `every=10`.
-            Unlike there, `energy_transfer` is False by default: it did harm in every language model that was measured.
+            Unlike there, `energy_transfer` is False by default: it did harm in language models trained from scratch.
 
     Raises:
         ValueError: Neither a plan or projector nor a budget is given, or both.
