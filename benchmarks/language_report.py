@@ -57,10 +57,10 @@ quarter or more of the loss that an SVD adds. At 30 % no cut without training is
 metric of the weights, as a mean over seeds. Each projection looked at one batch of its own there.
 """
 VERDICT_LARGER = """\
-Half of the multiply-adds cost 0.018 nats a byte, and 70 % of them cost 0.059, by projections without energy transfer. With 30 %
-left these are the best way as a mean over seeds. PAT and factors trained from half on are behind them at every seed. Factors
-from scratch scatter most: they are ahead at two seeds and far behind at the third. With half left PAT is level: its mean is
-0.001 lower, and it is behind at two of three seeds. Factors trained from half on are behind at every seed there, too.
+By projections without energy transfer, to cut half of the multiply-adds costs 0.018 nats a byte, and to cut 70 % costs 0.059.
+With 30 % left these are the best way as a mean over seeds. PAT and factors trained from half on are behind them at every seed.
+Factors from scratch scatter most: they are ahead at two seeds and far behind at the third. With half left PAT is level: its
+mean is 0.001 lower, and it is behind at two of three seeds. Factors trained from half on are behind at every seed there, too.
 
 *Energy transfer* does harm at every seed, by 0.002 with half of the multiply-adds and by 0.004 with 30 %. *Ranks by energy*
 lose to an equal fraction of every rank at both budgets and every seed, projected or retrained. So budgets are divided evenly by
