@@ -54,7 +54,7 @@ def language_model_trained(sharding: bool, folder: Path) -> dict[str, Any]:
     """Train a language model, its ranks divided at the first projection; save it, and return what it computes as loaded."""
     torch.manual_seed(0)
     model = Attending()
-    plan = lrpet.plan(model, TOKENS, params=0.7, multiple_of=1)
+    plan = lrpet.plan(model, TOKENS, params=0.7, multiple_of=1, allocate="energy")
     if sharding:
         sharded(model, *model.blocks)
     projector = lrpet.Projector(model, plan, total_steps=8, every=2)

@@ -170,6 +170,7 @@ class Interrupt(importlib.abc.MetaPathFinder):
             sys.meta_path.remove(self)
             exec("os.kill(os.getpid(), signal.SIGINT)")  # as the class of a dataclass is made: Python remembers it
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background begin with the signal ignored
 sys.meta_path.insert(0, Interrupt())
 runpy.run_module("lrpet", run_name="__main__")
 """
