@@ -88,7 +88,7 @@ class Start:
 
     @cached_property
     def by_energy(self) -> lrpet.Plan:
-        """The same budget, divided by the energies of the dense network at half of the training."""
+        """The plan whose budget is divided by the energies of the dense network at half of the training."""
         return lrpet.plan(self.shared.half[0], EXAMPLE, macs=self.macs, allocate="energy").settled()
 
     def compressed(self, network: nn.Module, plan: lrpet.Plan | None = None) -> nn.Module:

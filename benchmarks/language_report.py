@@ -49,8 +49,8 @@ VERDICT_SMALL = """\
 Projections without energy transfer are the best way to either budget, as means over seeds. With half of the multiply-adds,
 all rivals are behind them at every seed. With 30 % they are ahead of factors from scratch at two of three. *Energy transfer
 does harm here*, more than ten times as much at 30 % as at 50 %. The first projection then prunes much, and what is kept is
-stretched by so much at once. No batch norm takes that back, as one does in the networks of the paper. So such models, and the
-recipe `stdlib-gpt`, take `energy_transfer: false`.
+stretched by so much at once. No batch norm takes that back, as one does in the networks of the paper. So `lrpet train` leaves
+it out where it trains on text.
 
 *The metric of the outputs* is worth much where nothing is trained any more. With half of the multiply-adds it takes away a
 quarter or more of the loss that an SVD adds. At 30 % no cut without training is of use. In training it gains nothing over the
