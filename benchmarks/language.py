@@ -7,7 +7,7 @@
 Every arm has equal batches, learning rates and steps. Most begin with the dense network as it is after half of the steps, the
 others with its first weights. Ranks are uniform. Tokens are bytes. Losses are those of a part of the training files that is
 held out, on which choices are made, and of the test files. A line is written for each arm: `benchmarks.language_arms` says
-what it is. The arms named "tuned" fine-tune the trained network, see `benchmarks.language_tuned`.
+what it is. "tuned" stands for all arms that fine-tune the trained network, see `benchmarks.language_tuned`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def main() -> None:
     about = {**provenance(), **about}
     training = Training(seed=options.seed, steps=options.steps, autocast=options.precision == "bf16")
     shared = Shared(training, hidden=options.hidden)
+    arms = [name for arm in options.arms for name in (TUNED if arm == "tuned" else (arm,))]
     for macs in options.macs:
         start = Start(shared, macs=macs)
-        for arm in TUNED if options.arms == ["tuned"] else options.arms:
+        for arm in arms:
             row = {"arm": arm, "macs": macs, **measured({**ARMS, **TUNED}[arm](start), shared.training)}
             print(row, flush=True)
             with options.out.open("a", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """The arms of `benchmarks.language` that begin with the trained dense network, and make it low-rank by fine-tuning.
 
 All have `TUNING` of the steps of the training, on batches of their own, with a third of its highest learning rate. Ranks are
-uniform, unless an arm says otherwise.
+uniform.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
             - "threshold": the same fraction pruned from every layer's energy.
             - "sensitivity": the ranks that keep most of what singular values are worth to the loss, see `Sensitivity`.
             - "auto": "energy" where batch norms follow layers, and projections begin in the second half of the training;
-              else "uniform", which language models did better with.
+              else "uniform", which a language model did better with.
             - {layer name: worth of its 1st, 2nd, … singular value}: the ranks that keep most of that.
             - {layer name: ratio}: fractions of the ranks in these proportions.
 
