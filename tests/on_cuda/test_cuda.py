@@ -48,6 +48,70 @@ def test_projections_are_those_of_the_cpu(options: dict[str, Any]) -> None:
             assert torch.dist(one, other.cpu()) < 2e-4 * one.norm()
 
 
+def shaken(networks: list[nn.Module], amount: float) -> None:
+    """Change the weights of equal networks by equal noise."""
+    for parameters in zip(*(each.parameters() for each in networks), strict=True):
+        noise = amount * torch.randn_like(parameters[0])
+        for parameter in parameters:
+            with torch.no_grad():
+                parameter.add_(noise)
+
+
+@pytest.mark.parametrize("options", [{}, {"rectify": False}, {"energy_transfer": False}, {"tail_scale": 0.3}])
+def test_recorded_projections_are_those_of_single_kernels(options: dict[str, Any]) -> None:
+    """After the fourth step the last bases are of no use: kernels are launched one by one, and then replayed again."""
+    network, plan, _ = trained("cuda")
+    networks = [network, copy.deepcopy(network).to(memory_format=torch.channels_last)]
+    plain, recorded = (
+        lrpet.Projector(each, plan, start=0, every=1, cuda_graphs=graphs, **options)
+        for each, graphs in zip(networks, (False, True), strict=True)
+    )
+    for step in range(9):
+        torch.manual_seed(step)
+        shaken(networks, 0.3 if step == 4 else 0.003)
+        reports = plain.project(), recorded.project()
+        assert reports[1].pruned == pytest.approx(reports[0].pruned, rel=1e-3)
+        assert reports[1].layers.keys() == reports[0].layers.keys()
+        for one, other in zip(*(each.parameters() for each in networks), strict=True):
+            assert torch.dist(one, other) < 2e-4 * one.norm()
+    assert recorded._recorder is not None
+    assert recorded._recorder.replays >= 4
+
+
+def test_a_recorded_projection_changes_nothing_where_a_weight_is_not_finite() -> None:
+    network, plan, _ = trained("cuda")
+    projector = lrpet.Projector(network, plan, start=0, every=1, cuda_graphs=True)
+    for _ in range(3):
+        projector.project()
+    layer = network.get_submodule(next(iter(plan.ranks)))
+    assert isinstance(layer.weight, nn.Parameter)
+    with torch.no_grad():
+        layer.weight[0, 0] = torch.nan
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        projector.project()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
+
+
+def test_a_state_of_recorded_projections_goes_on_elsewhere() -> None:
+    """The state stays what it was while the projector goes on."""
+    network, plan, _ = trained("cuda")
+    projector = lrpet.Projector(network, plan, start=0, every=1, cuda_graphs=True)
+    for _ in range(3):
+        shaken([network], 0.003)
+        projector.step()
+    state, other = copy.deepcopy(projector.state_dict()), copy.deepcopy(network)
+    kept = projector.state_dict()
+    resumed = lrpet.Projector(other, plan, start=0, every=1, cuda_graphs=True)
+    resumed.load_state_dict(state)
+    for _ in range(3):
+        shaken([network, other], 0.003)
+        assert resumed.project().pruned == pytest.approx(projector.project().pruned, rel=1e-3)
+    for name, basis in state["bases"].items():
+        assert torch.equal(kept["bases"][name], basis)
+
+
 def test_products_of_a_projection_are_not_in_tf32() -> None:
     torch.set_float32_matmul_precision("medium")
     try:

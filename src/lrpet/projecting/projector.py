@@ -18,8 +18,9 @@ from lrpet.projecting.in_force import PlanInForce, again_by, kept_energies
 from lrpet.projecting.on_data import Outputs
 from lrpet.projecting.outputs import transfer_outputs
 from lrpet.projecting.projection import Energies, Transfer, transfer
+from lrpet.projecting.recorded import Recorder
 from lrpet.projecting.report import Report
-from lrpet.projecting.sharing import Sharing
+from lrpet.projecting.sharing import Found, Sharing
 from lrpet.projecting.solvers import Solver
 from lrpet.projecting.stack import Gathered, check_finite
 from lrpet.projecting.state import Stored
@@ -58,6 +59,8 @@ class Projector:
         calibration: Inputs of the network, each as for `lrpet.plan`, without labels. Every projection then looks at the outputs
             on all of them, and keeps what the outputs of each layer need, (E6) of `lrpet.projecting.outputs`, and not what the
             weights need. It costs two forward passes of these inputs: a batch is enough. Each process gives its own.
+        cuda_graphs: Replay the kernels of a projection of a small network, in one process on one GPU. Projections of networks
+            above 2²⁵ weights, in several processes, of float16 weights or on a CPU go on without.
 
     Raises:
         ValueError: the plan is another network's, the weights cannot be changed in place, or an argument is out of range.
@@ -78,6 +81,7 @@ class Projector:
         solver: Solver = "auto",
         basis_memory: int | None = None,
         calibration: Collection[Any] | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         if not isinstance(plan, Plan):
             raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")
@@ -107,6 +111,7 @@ class Projector:
         self._due: Callable[[int], bool] | None = None
         self._asked = plan
         self._warm = WarmStarts(solver, basis_memory)
+        self._recorder = Recorder(self._warm, self._transfer, self._options) if cuda_graphs else None
         self.total_steps = total_steps
 
     @property
@@ -177,19 +182,25 @@ class Projector:
         if outputs is not None:
             outputs.see(in_force.layers)
         self._warm.keep_only(in_force.ranks)
-        sharing = Sharing(in_force.stacks())
+        replayed = self._recorder.project(in_force) if self._recorder is not None and outputs is None else None
+        energies = self._launched(outputs) if replayed is None else replayed
+        self.last = Report(self.steps, in_force.ranks, energies)
+        self.seconds += time.perf_counter() - begin
+        return self.last
+
+    def _launched(self, outputs: Outputs | None) -> Found:
+        """Project all layers, kernel by kernel."""
+        sharing = Sharing(self._in_force.stacks())
         with sharing.agreeing():
             gathered = sharing.gather()
-            check_finite(gathered, in_force.ranks, step=self.steps)
+            check_finite(gathered, self._in_force.ranks, step=self.steps)
             if outputs is None:
                 self._warm.solve(gathered)
             else:
                 outputs.into(gathered)
         energies = sharing.spread(gathered, self._transfer)
         self._warm.remember(gathered)
-        self.last = Report(self.steps, in_force.ranks, energies)
-        self.seconds += time.perf_counter() - begin
-        return self.last
+        return energies
 
     def finish(self) -> nn.Module:
         """Project once more, and return the compact network: `lrpet.factorize(model, projector.plan)`.
@@ -229,10 +240,7 @@ class Projector:
         copied = copy.deepcopy(unwrapped(model))
         if not self._in_force.settled and self.descent is None:
             return copied
-        options: dict[str, Any] = {
-            "energy_transfer": self.energy_transfer, "rectify": self.rectify, "tail_scale": self.tail_scale,
-            "calibration": self.calibration,
-        }  # fmt: skip
+        options = {**self._options(), "rectify": self.rectify, "calibration": self.calibration}
         other = Projector(copied, self.plan.settled(), start=0, every=1, basis_memory=0, **options)
         ranks = {**self.plan.ranks, **self._in_force.ranks}
         other._in_force.adopt(self.plan.settled(), fraction=0.0, ranks=ranks, alone=True)
@@ -272,7 +280,7 @@ class Projector:
         if self._in_force.moves:
             self._in_force.restore(stored.plan, fraction=self._fraction(stored.steps), settled=stored.settled)
         self.steps, self.seconds = stored.steps, stored.seconds
-        self._warm.waits, self._warm.bases = stored.waits, stored.bases
+        self._warm.waits, self._warm.bases = stored.waits, dict(stored.bases)
 
     def _fraction(self, steps: int | None = None) -> float:
         """Return the part of the training that is done after this many steps; it is needed for a descent only."""
@@ -282,10 +290,11 @@ class Projector:
 
     def _transfer(self, each: Gathered) -> tuple[Transfer, Energies]:
         """Find what becomes of the weights of a stack."""
-        options: dict[str, Any] = {
-            "row_scale": each.row_scale, "energy_transfer": self.energy_transfer, "tail_scale": self.tail_scale
-        }  # fmt: skip
+        matrices, options = each.matrices, {"row_scale": each.row_scale, **self._options()}
         if each.moment is not None:
-            return transfer_outputs(each.matrices, each.moment, each.stack.rank, **options)
+            return transfer_outputs(matrices, each.moment, each.stack.rank, **options)
         assert each.subspace is not None
-        return transfer(each.matrices, each.subspace, energy=each.energy, **options)
+        return transfer(matrices, each.subspace, energy=each.energy, **options)
+
+    def _options(self) -> dict[str, Any]:
+        return {"energy_transfer": self.energy_transfer, "tail_scale": self.tail_scale}

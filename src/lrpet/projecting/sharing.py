@@ -14,6 +14,11 @@ from lrpet.sharding.exchange import agreeing, broadcast_, summed_
 from lrpet.sharding.placement import Replicated
 from lrpet.sharding.work import device_of, give_back, held, together
 
+#: What becomes of the weights of a stack, and what happens to its energies.
+TransferOf = Callable[[Gathered], tuple[Transfer, Energies]]
+#: The names of every stack's layers with their energies.
+Found = list[tuple[tuple[str, ...], Energies]]
+
 
 class Sharing:
     """The stacks of one projection, and what this process holds of them. A process alone sends nothing.
@@ -40,9 +45,7 @@ class Sharing:
         """Raise in every process what any of them raises in the block."""
         return agreeing(self._device, together=self._together)
 
-    def spread(
-        self, gathered: Iterable[Gathered], transfer: Callable[[Gathered], tuple[Transfer, Energies]]
-    ) -> list[tuple[tuple[str, ...], Energies]]:
+    def spread(self, gathered: Iterable[Gathered], transfer: TransferOf) -> Found:
         """Project the stacks that were solved here, and take over what was found elsewhere.
 
         Returns the names of every stack's layers with their energies. Raises ValueError, before any weight is changed, if

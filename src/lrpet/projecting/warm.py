@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,17 +51,17 @@ class WarmStarts:
         started: dict[tuple[str, ...], bool] = {}
         for each in gathered:
             self._forget_others(each)
-            start = self._start(each.stack) if self.solver == "auto" else None
+            start = self.start(each.stack.names) if self.solver == "auto" else None
             started[each.stack.names] = start is not None
-            each.subspace = self._solved(each, self.solver, start)
+            each.subspace = self.solved(each, self.solver, start)
         poor = _poor(gathered)
         for each in poor:  # on a GPU nothing has looked: a few steps more cost less than an eigen-solve
             if each.matrices.is_cuda and each.subspace is not None and each.subspace.solver == "warm":
-                each.subspace = self._solved(each, "auto", each.subspace.basis)
+                each.subspace = self.solved(each, "auto", each.subspace.basis)
         poor = _poor(poor)
         for solver in ("eigh", "svd"):
             for each in poor:
-                each.subspace = self._solved(each, solver)
+                each.subspace = self.solved(each, solver)
             poor = _poor(poor)
         if poor:
             names = (name for each in poor for name in each.stack.names)
@@ -80,13 +80,34 @@ class WarmStarts:
         for names, basis in sorted(bases, key=lambda pair: pair[1].nbytes):
             if (left := left - basis.nbytes) < 0:
                 break
-            self.bases.update(zip(names, basis.contiguous().chunk(len(names)), strict=True))
+            self._hold(names, basis.contiguous())
+
+    def all_on_gpu(self, names: Collection[str]) -> bool:
+        """Tell whether all of these layers can start warm, from bases on a GPU."""
+        waiting = any(left for left, _ in self.waits.values())
+        return bool(names) and not waiting and all(name in self.bases and self.bases[name].is_cuda for name in names)
+
+    def lend(self, names: Sequence[str], basis: Tensor) -> None:
+        """Write the bases of layers that are solved together into `basis`, and hold that from now on."""
+        held = self.start(names)
+        assert held is not None
+        if self.bases[names[0]].data_ptr() != basis.data_ptr():
+            basis.copy_(held)
+            self._hold(names, basis)
+
+    def succeeded(self) -> None:
+        """Forget that a layer's warm start was not good enough: those of all layers were."""
+        self.waits.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values and, under "bases", tensors."""
-        return {"waits": {name: list(wait) for name, wait in self.waits.items()}, "bases": dict(self.bases)}
+        """Return plain values and, under "bases", tensors of its own."""
+        waits = {name: list(wait) for name, wait in self.waits.items()}
+        return {"waits": waits, "bases": {name: basis.clone() for name, basis in self.bases.items()}}
 
-    def _solved(self, each: Gathered, solver: Solver, start: Tensor | None = None) -> Subspace | None:
+    def _hold(self, names: Sequence[str], basis: Tensor) -> None:
+        self.bases.update(zip(names, basis.chunk(len(names)), strict=True))
+
+    def solved(self, each: Gathered, solver: Solver, start: Tensor | None = None) -> Subspace | None:
         """Find the subspace of a stack, or return None if the solver does not converge."""
         try:
             return leading(
@@ -108,9 +129,8 @@ class WarmStarts:
             if basis is not None and (basis.dtype, basis.device) != (like.dtype, like.device):
                 del self.bases[name]
 
-    def _start(self, stack: Stack) -> Tensor | None:
-        """Return the basis for a warm start, if all layers have one and it is worth trying."""
-        names = stack.names
+    def start(self, names: Sequence[str]) -> Tensor | None:
+        """Return the basis for a warm start of these layers together, if all have one and it is worth trying."""
         if self.waits.get(names[0], (0, 0))[0] or not all(name in self.bases for name in names):
             return None
         return self.bases[names[0]] if len(names) == 1 else torch.cat([self.bases[name] for name in names])

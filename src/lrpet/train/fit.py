@@ -262,8 +262,7 @@ def _callable(
     if not config.compile:
         return network
     torch.compiler.reset()  # what an earlier training in this process left is of weights that have changed their device
-    compiled: nn.Module = torch.compile(network, mode="reduce-overhead" if config.cuda_graphs else None)  # type: ignore[assignment]
-    return compiled
+    return torch.compile(network, mode="reduce-overhead" if config.cuda_graphs else None)  # type: ignore[return-value]
 
 
 def _projector(
@@ -282,6 +281,7 @@ def _projector(
         descent=descent(config),
         solver=config.solver,
         calibration=_calibration(task, processes, batches),
+        cuda_graphs=config.cuda_graphs,
     )
 
 
