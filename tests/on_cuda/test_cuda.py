@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 import lrpet
+from benchmarks.accuracy import cell
+from benchmarks.accuracy.store import Store
 from lrpet import models
 from runs import lines, quick, run
 
@@ -152,6 +154,17 @@ def test_cuda_graphs_train_as_single_kernels_do(tmp_path: Path, changes: dict[st
         run(quick(tmp_path / name, device="cuda", cuda_graphs=graphs, **changes))
         losses[name] = [line["train_loss"] for line in lines(tmp_path / name) if line["kind"] == "epoch"]
     assert losses["graphs"] == pytest.approx(losses["plain"], rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["lead_base", "lead_factors", "svd_retrain_by_energy"])
+def test_a_network_is_trained_in_parts(tmp_path: Path, method: str) -> None:
+    """Each part moves the network to the GPU, and records it, anew."""
+    options = "--device cuda --precision bf16 --channels-last --cuda-graphs --model resnet20 --data digits --keep 0.4"
+    words = [str(tmp_path / "results"), "--work", str(tmp_path / "work"), "--method", method, "--epochs", "6"]
+    assert cell.main([*words, *options.split()]) == 0
+    (result,) = Store(tmp_path / "results").read()
+    assert result["hardware"]["gpu"]
+    assert result["val_accuracy"] > 0.3
 
 
 def test_networks_are_timed_as_cuda_graphs() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from torch import nn
 
 from lrpet.train.config import Config
 from lrpet.train.processes import Processes
@@ -29,3 +30,15 @@ def make_accelerator(config: Config, folder: Path, processes: Processes) -> Acce
             "device=cuda, but torch finds no CUDA device: use device=cpu, or install a CUDA build of torch"
         )
     return accelerator
+
+
+def as_it_was(network: nn.Module) -> nn.Module:
+    """Take away what `Accelerator.prepare` left on a network that is unwrapped, so that it can be prepared again.
+
+    A network that says that it was prepared is neither moved to a device nor wrapped in autocast any more.
+    """
+    network.__dict__.pop("_is_accelerate_prepared", None)
+    own = network.__dict__.get("forward")
+    if getattr(own, "__func__", None) is type(network).forward:
+        del network.__dict__["forward"]
+    return network

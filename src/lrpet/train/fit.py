@@ -16,7 +16,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 import lrpet
-from lrpet.train.accelerator import make_accelerator
+from lrpet.train.accelerator import as_it_was, make_accelerator
 from lrpet.train.average import Average
 from lrpet.train.checkpoints import Progress
 from lrpet.train.config import Config
@@ -143,7 +143,7 @@ class _Training:
                 self.hooks.after_epoch(progress.epoch, held_out)
         self.projector.project()
         self.spectra.record(self.projector.steps, "end")
-        network = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        network = as_it_was(self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False))
         if self.average is not None:
             network = self.average.network(self.projector, self.processes)
         seconds = {"training": progress.seconds, "projecting": self.projector.seconds, "cpu": progress.cpu_seconds}
