@@ -23,5 +23,5 @@ def test_a_network_can_be_prepared_again() -> None:
 
 def test_a_forward_of_its_own_stays() -> None:
     network = nn.Linear(3, 2)
-    network.forward = lambda inputs: 2 * inputs  # type: ignore[method-assign]
+    network.forward = lambda inputs: 2 * inputs  # type: ignore[method-assign, assignment]
     assert torch.equal(as_it_was(network)(torch.ones(1)), torch.tensor([2.0]))

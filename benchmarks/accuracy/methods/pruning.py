@@ -25,12 +25,15 @@ def train(run: Run) -> nn.Module:
     return run.fit("retrain", pruned, epochs=again, lr=RECIPE["lr"] / 2)
 
 
-def prune(network: nn.Module, example: Tensor, *, macs: int) -> nn.Module:
-    """Return a copy of `network` with as many channels as fit into the multiply-adds of convolutions and linears."""
+def prune(network: nn.Module, example: Tensor, *, macs: int, round_to: int | None = None) -> nn.Module:
+    """Return a copy of `network` with as many channels as fit into the multiply-adds of convolutions and linears.
+
+    With `round_to`, numbers of channels are multiples of it.
+    """
     low, high, best = 0.0, 1.0, None
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
-        candidate = _pruned(network, example, ratio)
+        candidate = _pruned(network, example, ratio, round_to)
         if lrpet.plan(candidate, example, ranks={}).layer_macs_dense <= macs:
             high, best = ratio, candidate
         else:
@@ -40,7 +43,7 @@ def prune(network: nn.Module, example: Tensor, *, macs: int) -> nn.Module:
     return best
 
 
-def _pruned(network: nn.Module, example: Tensor, ratio: float) -> nn.Module:
+def _pruned(network: nn.Module, example: Tensor, ratio: float, round_to: int | None) -> nn.Module:
     import torch_pruning  # only this method needs it
 
     pruned = copy.deepcopy(network)
@@ -57,5 +60,6 @@ def _pruned(network: nn.Module, example: Tensor, ratio: float) -> nn.Module:
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=ratio,
         ignored_layers=kept,
+        round_to=round_to,
     ).step()
     return pruned
