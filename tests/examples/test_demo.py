@@ -75,4 +75,4 @@ def test_the_pages_show_the_committed_run(demo: Any, committed: Any) -> None:
     report = importlib.import_module("demo_report")
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     assert "\n".join(report.markdown(committed)) in page
-    assert "(examples/demo.svg)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(../examples/demo.svg)" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")

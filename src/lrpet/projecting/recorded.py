@@ -137,9 +137,13 @@ class Recorder:
 
 
 def _places(layers: Iterable[MatrixLayer]) -> Hashable:
-    """Return where the weights and batch norms are in memory, and their types."""
+    """Return where the weights and batch norms are in memory, their types, and the batch norms' ε."""
     return tuple(
-        (each.data_ptr(), each.dtype, each.device, each.stride()) for layer in layers for each in _tensors(layer)
+        (
+            getattr(layer.batch_norm, "eps", None),
+            *((each.data_ptr(), each.dtype, each.device, each.stride()) for each in _tensors(layer)),
+        )
+        for layer in layers
     )
 
 
