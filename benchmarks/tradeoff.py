@@ -142,6 +142,23 @@ def means(results: dict[str, Any]) -> dict[tuple[str, float], dict[str, float]]:
     return found
 
 
+def table(results: dict[str, Any]) -> list[str]:
+    """Return a row for every method, with accuracies and times at every budget, as lines of Markdown."""
+    found = means(results)
+    budgets = sorted({budget for _, budget in found if budget < 1}, reverse=True)
+
+    def cell(method: str, budget: float) -> str:
+        each = found[method, budget]
+        told = f"{100 * each['accuracy']:.1f} ± {100 * each['deviation']:.1f} %, {each['milliseconds']:.2f} ms"
+        return f"**{told}**" if method == LRPET else told
+
+    lines = [f"| method | {' | '.join(f'{budget:.0%} of the multiply-adds' for budget in budgets)} |"]
+    lines += ["|---" * (1 + len(budgets)) + "|"]
+    for method in dict.fromkeys(name for name, _ in found if name != DENSE):
+        lines.append(f"| {method} | {' | '.join(cell(method, budget) for budget in budgets)} |")
+    return lines
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draw accuracy against time, a line for each method through its budgets, with deviations over seeds as bars."""
     import matplotlib

@@ -42,5 +42,9 @@ def test_the_picture_shows_means_of_all_methods(tmp_path: Path) -> None:
         "accuracy": 0.91,
         "deviation": (2 * 0.01**2) ** 0.5,
     }
+    lines = tradeoff.table(results)
+    assert lines[0] == "| method | 50% of the multiply-adds | 25% of the multiply-adds |"
+    assert "| LRPET | **91.0 ± 1.4 %, 2.00 ms** | **91.0 ± 1.4 %, 1.00 ms** |" in lines
+    assert len(lines) == 2 + len(METHODS) - 1
     tradeoff.draw(results, tmp_path / "picture.svg")
     assert (tmp_path / "picture.svg").stat().st_size > 10_000
