@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage_report, faults_report, generation_report, sharding_report, speed_report
+from benchmarks import coverage_report, faults_report, generation_report, sharding_report, speed_report, tradeoff
 from benchmarks.accuracy import report
 
 ROOT = Path(__file__).parents[2]
@@ -187,6 +187,23 @@ def test_accuracy_against_others() -> None:
     for keep in (0.38, 0.2):
         for ours, theirs in zip(found["lead_base", keep], found["factors_frobenius", keep], strict=True):
             assert ours["test_accuracy"] > theirs["test_accuracy"]
+
+
+def test_accuracy_against_time() -> None:
+    measured, text = result("tradeoff.json"), " ".join(NUMBERS.split())
+    means = tradeoff.means(measured)
+    assert "\n".join(tradeoff.table(measured)) in NUMBERS
+    dense, half = means[tradeoff.DENSE, 1.0], means[tradeoff.LRPET, 0.5]
+    told = f"{100 * dense['accuracy']:.1f} ± {100 * dense['deviation']:.1f} % in {dense['milliseconds']:.2f} ms"
+    assert f"The dense network comes to {told}" in text
+    assert f"in {100 * half['milliseconds'] / dense['milliseconds']:.0f} % of its time" in text
+    assert f"{half['accuracy']:.3f}" == f"{dense['accuracy']:.3f}"
+    for (_, budget), each in means.items():
+        assert budget == 1 or each["accuracy"] <= means[tradeoff.LRPET, budget]["accuracy"]
+    last = means[tradeoff.LRPET, 0.15]["milliseconds"]
+    assert means[tradeoff.PRUNED, 0.15]["milliseconds"] < last
+    assert f"below {last:.1f} ms they are the better choice" in text
+    assert "(docs/images/tradeoff.svg)" in README
 
 
 def test_the_networks_that_were_tried_are_counted() -> None:
