@@ -30,6 +30,21 @@ import demo
 from demo_data import Digits, accuracy
 from demo_report import COLOURS, DENSE, LRPET, RETRAINED, SVD_BN
 
+__all__ = [
+    "DENSE",
+    "FACTORS",
+    "LRPET",
+    "PRUNED",
+    "RETRAINED",
+    "SVD_BN",
+    "Digits",
+    "demo",
+    "draw",
+    "means",
+    "networks",
+    "table",
+]
+
 FACTORS, PRUNED = "thin layers from scratch", "channels pruned half-way, retrained"
 PICTURED = {**COLOURS, FACTORS: "#009e73", PRUNED: "#8c564b"}
 #: Numbers of channels that are pruned to, since runtimes are slow at others.
