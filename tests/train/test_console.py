@@ -36,6 +36,7 @@ def test_the_display_says_how_many_images_a_second(tmp_path: Path, monkeypatch: 
     """On a clock that goes on by two seconds from batch to batch; those before a checkpoint do not count."""
     ticks = count(step=2)
     monkeypatch.setattr("lrpet.train.console.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("lrpet.train.console.LINE_SECONDS", 1.0)
     shown, seen = Console(quiet=True), []
     for _ in epoch(shown, tmp_path / "run", done=5):
         assert shown.display is not None
@@ -63,6 +64,19 @@ def test_the_display_labels_every_figure(
         plain = out.replace("\xa0", " ")
         for said in ("epoch 2/2", "/6", "left", "accuracy", "learning rate", "full until step 3", "images/s", "loss"):
             assert said in plain
+
+
+def test_without_a_terminal_a_long_epoch_says_each_minute_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticks = count(step=40)
+    monkeypatch.setattr("lrpet.train.console.time.perf_counter", lambda: float(next(ticks)))
+    for _ in epoch(Console(), tmp_path / "run", epoch=1):
+        pass
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "  step " in line)
+    assert line.startswith("   2/2  step 2 of 3; loss ")
+    for said in (", accuracy ", ", learning rate 0.125, ranks full until step 3, speed 2 images/s, projecting "):
+        assert said in line
 
 
 @pytest.mark.usefixtures("untimed")

@@ -23,6 +23,8 @@ from lrpet.train.measure import Running, Score
 from lrpet.train.modality import IMAGES, modality_of
 
 REFRESH_SECONDS = 0.5
+#: Where the output is no terminal, a line comes so often within an epoch.
+LINE_SECONDS = 60.0
 #: At most so many corrupt images are named on the terminal after an epoch.
 NAMED = 5
 #: {allocate: what will become of a plan that is not settled}.
@@ -96,7 +98,7 @@ class Console:
         lr: Callable[[], float],
         done: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, and show how far it is; figures are read from the device twice a second at most.
+        """Yield the batches of an epoch, and show how far it is: twice a second, or by a line a minute if this is no terminal.
 
         `counted` is the number of images or tokens in a batch, of all processes. `lr` gives the learning rate of the moment.
         `done` is the number of batches that were left out, because a checkpoint has seen them.
@@ -108,12 +110,12 @@ class Console:
         task = display.tasks[0].id
         display.update(task, description=f"epoch {epoch + 1}/{self._epochs}", completed=epoch * steps + done)
         begin = shown = time.perf_counter()
-        projected = projector.seconds
+        projected, plain = projector.seconds, not self.rich.is_terminal
         for number, batch in enumerate(batches, start=1):
             yield batch
             now = time.perf_counter()
             display.advance(task)
-            if now - shown > REFRESH_SECONDS:
+            if now - shown > (LINE_SECONDS if plain else REFRESH_SECONDS):  # figures are read from the device
                 passed = now - begin
                 display.figures = {
                     **self._modality.shown(running.score()),
@@ -122,6 +124,9 @@ class Console:
                     "speed": f"{number * counted / passed:,.0f} {self._modality.counted}/s",
                     "projecting": f"{(projector.seconds - projected) / passed:.1%} of the time",
                 }
+                if plain:
+                    at = f"step {done + number:,} of {steps:,}"
+                    self.rich.print(f"{epoch + 1:>4}/{self._epochs}  {at}; {_line(display.figures)}", soft_wrap=True)
                 shown = now
 
     def epoch_done(
