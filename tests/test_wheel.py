@@ -11,9 +11,11 @@ import tomllib
 import zipfile
 from email.message import Message
 from email.parser import Parser
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,6 +58,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode("utf-8"))
 
 
+@pytest.mark.skipif(Version(version("twine")) < Version("7"), reason="twine 6 cannot read metadata of version 2.5")
 def test_an_index_would_take_them(built: Path) -> None:
     command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

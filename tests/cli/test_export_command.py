@@ -6,12 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from lrpet.cli import main
 from lrpet.exporting import verify
-
-exporting = pytest.mark.skipif(torch.__version__ < "2.7", reason="export needs torch 2.7")
+from old_torch import exporting
 
 
 @exporting

@@ -19,6 +19,7 @@ from lrpet.compact.cpu_convolution import CpuConv2d
 from lrpet.compact.cpu_linear import CpuLinear
 from lrpet.compact.optimize import optimize
 from lrpet.layers.batch_norm import is_batch_norm
+from old_torch import exporting
 from tiny_transformers import TOKENS, compacted, generated
 
 
@@ -204,6 +205,7 @@ def test_gradients_of_inputs_and_autocast(way: str) -> None:
     assert got.dtype == expected.dtype
 
 
+@exporting
 def test_it_is_plain_to_what_traces_it(way: str, tmp_path: Path) -> None:
     model, x = given(compact_small)
     optimized = optimize(model, x)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import lrpet
 from lrpet.cli import _parser
 from lrpet.cli.train import config_of
+from old_torch import exporting
 from pages import GIVEN, PAGES, ROOT, alone, blocks, run
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -30,9 +30,8 @@ def page_name(page: Path) -> str:
 
 def runnable(name: str) -> Any:
     """A page, left out where it exports and torch is too old for that."""
-    exports = any("lrpet.export(" in block.text for block in blocks(ROOT / name, "python"))
-    old = pytest.mark.skipif(torch.__version__ < "2.7", reason="export needs torch 2.7")
-    return pytest.param(name, marks=old if exports else ())
+    code = "".join(block.text for block in blocks(ROOT / name, "python"))
+    return pytest.param(name, marks=exporting if "lrpet.export(" in code or "onnxruntime" in code else ())
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import lrpet
+from old_torch import exporting
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +29,7 @@ def committed() -> Any:
     return json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))
 
 
+@exporting
 @pytest.mark.filterwarnings("ignore")
 def test_the_demo_runs(demo: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = demo.Settings(steps=20, width=16, macs=0.4, seconds=0.02, timed_batch=2)

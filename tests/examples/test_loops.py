@@ -8,15 +8,14 @@ from typing import Any
 
 import nbformat
 import pytest
-import torch
 from nbclient import NotebookClient
 
 from lrpet.compact.files import read_manifest
+from old_torch import exporting
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LOOPS = ("plain_pytorch", "huggingface_trainer", "lightning_trainer", "timm_accelerate", "onnx_deployment")
 CHANCE = 0.1
-exporting = pytest.mark.skipif(torch.__version__ < "2.7", reason="export needs torch 2.7")
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from exportable import compact
 from lrpet.exporting import pt2, verify
 from lrpet.exporting.checking import difference
 from lrpet.exporting.drawing import Input
+from old_torch import exporting
 
-exporting = pytest.mark.skipif(torch.__version__ < "2.7", reason="export needs torch 2.7")
 EXAMPLE = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
 

@@ -14,9 +14,10 @@ from exportable import NETWORKS, Tokens, compact
 from lrpet.exporting import verify
 from lrpet.exporting.sessions import openvino_core
 from lrpet.layers.inputs import Inputs
+from old_torch import exporting
 
 pytestmark = [
-    pytest.mark.skipif(torch.__version__ < "2.7", reason="export needs torch 2.7"),
+    exporting,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sharded_loops
+from old_torch import training_shards
 from processes import results
 
 
@@ -17,6 +18,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return sharded_loops.plain(False, tmp_path_factory.mktemp("alone"))
 
 
+@training_shards
 @pytest.mark.parametrize("loop", ["plain", "accelerate", "lightning", "huggingface"])
 def test_a_sharded_gpt_trains_as_in_one_process(tmp_path: Path, alone: dict[str, Any], loop: str) -> None:
     options = (True,) if loop == "plain" else ()

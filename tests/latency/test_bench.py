@@ -18,6 +18,7 @@ from lrpet.latency.conditions import Conditions
 from lrpet.latency.results import Bench
 from lrpet.layers.inputs import Inputs
 from networks import TokenModel, token_inputs
+from old_torch import exporting
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def measured() -> Bench:
     )
 
 
+@exporting
 def test_a_row_for_every_network_runtime_and_batch_size(measured: Bench) -> None:
     shown = [(each.network, each.runtime, each.batch_size) for each in measured.rows]
     assert shown == [
@@ -54,6 +56,7 @@ def test_a_row_for_every_network_runtime_and_batch_size(measured: Bench) -> None
         assert each.rounds == 5
 
 
+@exporting
 def test_costs_are_those_of_the_plan_for_one_example(measured: Bench) -> None:
     torch.manual_seed(0)
     plan = lrpet.plan(Small(), images(1, 3, 8, 8), keep=0.3)
@@ -64,6 +67,7 @@ def test_costs_are_those_of_the_plan_for_one_example(measured: Bench) -> None:
         assert each.cost.size >= 4 * each.cost.params
 
 
+@exporting
 def test_layers_are_sorted_by_what_is_lost(measured: Bench) -> None:
     by_name = {each.layer: each for each in measured.layers}
     assert by_name.keys() == {"first", "norm", "second", "third", "hidden", "classifier", REST}
@@ -76,6 +80,7 @@ def test_layers_are_sorted_by_what_is_lost(measured: Bench) -> None:
     assert "lost ms" in str(measured)
 
 
+@exporting
 def test_a_comparison_as_json_and_as_a_picture(measured: Bench, tmp_path: Path) -> None:
     measured.save(tmp_path / "bench.json")
     assert Bench.load(tmp_path / "bench.json") == measured
@@ -124,6 +129,7 @@ def test_networks_of_tokens_by_keyword() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@exporting
 def test_lower_precision_and_another_layout() -> None:
     models = {"dense": Small()}
     result = bench(

@@ -10,6 +10,7 @@ import torch
 import replicas
 import sharded_checkpoints
 import shards
+from old_torch import training_shards
 from processes import results
 
 
@@ -26,6 +27,7 @@ def test_a_projection_is_that_of_one_process(tmp_path: Path, size: int, hybrid: 
                 torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-5, atol=1e-6)
 
 
+@training_shards
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_language_model_trains_as_in_one_process(tmp_path: Path, size: int) -> None:
     """Its weights have 20, 48, 16, 5 and 3 rows, so that shards are uneven and some empty."""
@@ -42,6 +44,7 @@ def test_a_language_model_trains_as_in_one_process(tmp_path: Path, size: int) ->
             torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-3, atol=1e-4)
 
 
+@training_shards
 def test_a_sharded_checkpoint_goes_on_in_any_number_of_processes(tmp_path: Path) -> None:
     """Two processes begin, four go on, and one, which shards alone, ends."""
     steps = sharded_checkpoints.STEPS

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from lrpet.train.accelerator import as_it_was
 
 
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Each accelerator may have a precision of its own, and so may those of later tests."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh")
 def test_a_network_can_be_prepared_again() -> None:
     network = nn.Sequential(nn.Linear(3, 2))
     before = dict(network.__dict__)

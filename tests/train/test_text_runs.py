@@ -20,6 +20,7 @@ from lrpet.models import Source
 from lrpet.train.config import Config, make_config, read_config
 from lrpet.train.data.text import load_text
 from lrpet.train.run import evaluate
+from old_torch import exporting
 from runs import killed_at, lines, run, save_tokenizer, weights
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "stdlib-gpt.yaml"
@@ -214,6 +215,7 @@ def test_networks_of_images_and_of_text_are_not_scored_on_each_others_data(told:
         evaluate(finished, data="text:stdlib")
 
 
+@exporting
 def test_commands_take_the_folder_of_a_run_on_text(
     told: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lrpet.exporting.artefact import Artefact, described, manifest_of, written_beside
+from lrpet.exporting.format import check_torch
 from lrpet.exporting.formats import FORMATS, format_of
 from lrpet.exporting.job import Job
 
@@ -59,8 +60,7 @@ def export(
     """
     path = Path(path)
     name = format_of(path, format)
-    if torch.__version__ < "2.7":  # compares version numbers, not text
-        raise ImportError(f"export needs torch 2.7 or newer, and this is {torch.__version__}: update torch")
+    check_torch()
     FORMATS[name].check()
     job = Job.of(model, example_inputs, name, dynamic=dynamic_batch)
     with written_beside(path, overwrite=overwrite) as temporary:

@@ -50,6 +50,12 @@ class Format(Protocol):
         """Read a file and return a function from its inputs to its outputs."""
 
 
+def check_torch() -> None:
+    """Raise ImportError if torch is older than exporters need, 2.7."""
+    if torch.__version__ < "2.7":  # compares version numbers, not text
+        raise ImportError(f"export needs torch 2.7 or newer, and this is {torch.__version__}: update torch")
+
+
 def require(*modules: str, extra: str) -> None:
     """Import the modules; raise ImportError that says what to install if one is missing."""
     for module in modules:

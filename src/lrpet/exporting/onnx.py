@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lrpet.exporting.format import UNBOUNDED, Outside, Run, require
+from lrpet.exporting.format import UNBOUNDED, Outside, Run, check_torch, require
 from lrpet.exporting.portable import Portable, said, traced
 from lrpet.layers.inputs import Inputs
 
@@ -39,10 +39,11 @@ def write(program: torch.export.ExportedProgram, path: Path, outside: Outside) -
 
 
 def write_unchecked(network: nn.Module, inputs: Inputs, path: Path, names: Sequence[str]) -> None:
-    """Write a network for inputs of exactly these shapes, under these names; torch 2.6 is enough.
+    """Write a network for inputs of exactly these shapes, under these names.
 
-    Raises ValueError if torch.export or the exporter does not get through the network.
+    Raises ValueError if torch.export or the exporter does not get through the network, ImportError if torch is too old.
     """
+    check_torch()
     portable, tensors = Portable(network, inputs), inputs.tensors
     program = traced(portable, tensors, [False] * len(tensors), max_batch=None)
     outputs = tuple(f"y{i}" for i in range(len(program.graph_signature.user_outputs)))

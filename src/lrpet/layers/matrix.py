@@ -265,7 +265,8 @@ def path_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def uninitialised(kind: type[M], *args: Any, **kwargs: Any) -> M:
-    """Make a module whose parameters are not initialised."""
-    module: M = nn.utils.skip_init(kind, *args, **kwargs)  # type: ignore[no-untyped-call]
-    return module
+def uninitialised(kind: type[M], *args: Any, device: torch.device, dtype: torch.dtype, **kwargs: Any) -> M:
+    """Make a module whose parameters are not initialised; its class need not know the arguments `device` and `dtype`."""
+    with torch.device("meta"):
+        module = kind(*args, **kwargs)
+    return module.to(dtype=dtype).to_empty(device=device)

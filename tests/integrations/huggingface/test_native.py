@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import nn
 
 import lrpet
+from old_torch import compiling_transformers
 from tiny_transformers import MODELS, TOKENS, assert_equal, compacted, dense, generated, logits, pairs, sequences
 
 CAUSAL = transformers.AutoModelForCausalLM
@@ -129,6 +130,7 @@ def test_a_model_inside_another_network_saves_itself(tmp_path: Path) -> None:
     assert_equal(transformers.BertModel.from_pretrained(tmp_path, add_pooling_layer=False), compact.body)
 
 
+@compiling_transformers
 def test_a_loaded_model_compiles(tmp_path: Path) -> None:
     compact = compacted("llama")
     compact.save_pretrained(tmp_path)

@@ -1,0 +1,12 @@
+"""What torch 2.6, the oldest release that is supported, cannot do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+_OLD = torch.__version__ < "2.7"
+
+exporting = pytest.mark.skipif(_OLD, reason="export needs torch 2.7")
+training_shards = pytest.mark.skipif(_OLD, reason="torch 2.6 cannot train on a CPU what fully_shard shards")
+compiling_transformers = pytest.mark.skipif(_OLD, reason="torch 2.6 cannot trace the decorators of transformers 5")
