@@ -125,7 +125,7 @@ def test_tests_can_run_with_the_oldest_releases_that_are_allowed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = dict(each.split(">=") for each in project["dependencies"] + project["optional-dependencies"]["train"])
     pins = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / ".ci" / "floor.txt").read_text("utf-8"), re.MULTILINE))
-    assert pins.keys() == needed.keys()
+    assert pins.keys() == {*needed, "pyarrow"}  # that of an extra, whose newest release needs a newer numpy
     assert {name: f"{pins[name]}.0.0".startswith(f"{bound}.") for name, bound in needed.items()} == dict.fromkeys(
         needed, True
     )

@@ -79,6 +79,7 @@ signal.raise_signal(signal.SIGUSR1)
 """
 
 
+@exporting
 def test_signals_are_handled_after_networks_in_openvino_went(tmp_path: Path) -> None:
     code = SIGNALS.format(path=str(tmp_path / "network.onnx"))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -90,6 +91,7 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+@exporting
 @pytest.mark.filterwarnings("ignore")
 def test_a_network_that_cannot_be_exported_is_named() -> None:
     with pytest.raises(ValueError, match=r"torch\.export does not get through this Branching: "):

@@ -17,6 +17,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 import lrpet
 from lrpet.integrations.huggingface import LrpetCallback
+from old_torch import training_by_trl
 from tiny_transformers import TOKENS, dense, logits, sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -103,6 +104,7 @@ def test_a_plan_and_its_length_of_training(tmp_path: Path) -> None:
     assert asked.projector.energy_transfer
 
 
+@training_by_trl
 def test_trl_trains_the_full_size_model_and_the_compact_one(tmp_path: Path) -> None:
     """SFTTrainer puts a forward on the model that holds the model itself."""
     words = {f"w{i}": i for i in range(47)} | {"<pad>": 47, "<eos>": 48, "<unk>": 49}
