@@ -26,7 +26,6 @@ RECORDED_UP_TO = 2**25
 class _Recording:
     """Two graphs: one that finds all subspaces, one that changes the weights. The host looks at the errors in between."""
 
-    key: Hashable
     stacks: Sequence[Stack]
     solve: torch.cuda.CUDAGraph
     write: torch.cuda.CUDAGraph
@@ -54,6 +53,7 @@ class Recorder:
         self._transfer = transfer
         self._options = options
         self._recording: _Recording | None = None
+        self._recorded_for: Hashable = None
         self._refused = False
         self.replays = 0
         """Projections that were replayed."""
@@ -68,11 +68,10 @@ class Recorder:
         if self._refused or not in_force.settled or not self._warm.all_on_gpu(in_force.ranks):
             return None
         key = (_places(in_force.layers.values()), tuple(in_force.ranks.items()), tuple(self._options().items()))
-        if self._recording is None or self._recording.key != key:
-            self._recording = None
-            stacks = in_force.stacks()
+        if self._recorded_for != key:
+            self._recorded_for, self._recording, stacks = key, None, in_force.stacks()
             if _can_be_recorded(stacks):
-                self._recording = self._record(key, stacks)
+                self._recording = self._record(stacks)
         recording = self._recording
         if recording is None:
             return None
@@ -91,7 +90,7 @@ class Recorder:
             for stack, part in zip(recording.stacks, parts, strict=True)
         ]
 
-    def _record(self, key: Hashable, stacks: Sequence[Stack]) -> _Recording | None:
+    def _record(self, stacks: Sequence[Stack]) -> _Recording | None:
         """Record both graphs, which changes no weight; None, with a warning, if PyTorch cannot."""
         bases = [start.clone() for stack in stacks if (start := self._warm.start(stack.names)) is not None]
         solve, write = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
@@ -110,7 +109,7 @@ class Recorder:
             self._refused = True
             warnings.warn(f"projections are not replayed as CUDA graphs: {error}", stacklevel=5)
             return None
-        return _Recording(key, stacks, solve, write, errors, energies, bases)
+        return _Recording(stacks, solve, write, errors, energies, bases)
 
     def _solved(self, stacks: Sequence[Stack], bases: Sequence[Tensor]) -> tuple[list[Gathered], Tensor]:
         """Find the subspaces of all stacks, and their errors."""
