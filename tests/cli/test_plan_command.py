@@ -48,7 +48,7 @@ def test_the_smallest_saving(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_table_is_as_wide_as_the_terminal(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((width, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((width, 24)))
     assert main(["plan", "resnet20", "--keep", "0.43"]) == 0
     piped = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert max(map(len, piped)) > 100  # whole where nobody looks at it in a terminal
