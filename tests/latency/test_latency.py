@@ -16,6 +16,7 @@ from helpers import images
 from lrpet.cli import main
 from lrpet.latency.profile import profile_latency
 from networks import TokenModel, token_inputs
+from old_torch import runtimes
 
 
 def network() -> nn.Sequential:
@@ -117,7 +118,7 @@ def test_a_table_of_impossible_times_is_refused(tmp_path: Path, bad: str) -> Non
         lrpet.LatencyTable.load(path)
 
 
-@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", runtimes("eager", "compile", "onnxruntime", "openvino"))
 @pytest.mark.filterwarnings("ignore")
 def test_measuring(runtime: Any) -> None:
     model = Twice().train()
@@ -157,7 +158,7 @@ class Attending(nn.Module):
         return self.head(self.cross(y[:, :2], key=y, value=y)[0])  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+@pytest.mark.parametrize("runtime", runtimes("eager", "onnxruntime"))
 @pytest.mark.filterwarnings("ignore")
 def test_measuring_attentions(runtime: Any) -> None:
     model, x = Attending(), images(3, 5, 16)

@@ -18,7 +18,7 @@ from lrpet.latency.measure import latency
 from lrpet.latency.runtimes import Runtime, check_runtime, ready, tensors
 from lrpet.layers.inputs import Inputs
 from networks import TokenModel, token_inputs
-from old_torch import exporting
+from old_torch import exporting, runtimes
 
 CPU = torch.device("cpu")
 CASES: dict[str, tuple[Any, Any]] = {
@@ -30,10 +30,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    "runtime",
-    [pytest.param(each, marks=() if each in ("eager", "compile") else exporting) for each in get_args(Runtime)],
-)
+@pytest.mark.parametrize("runtime", runtimes(*get_args(Runtime)))
 @pytest.mark.filterwarnings("ignore")
 def test_a_pass_gives_the_networks_own_output(runtime: Runtime, case: str, compact: bool) -> None:
     make, example = CASES[case]

@@ -16,6 +16,7 @@ from helpers import images
 from lrpet.latency import cache, timed
 from lrpet.latency.profile import Interrupted
 from lrpet.planning.measured import UNTIMED
+from old_torch import runtimes
 
 LAYERS = ("0", "2", "4")
 
@@ -164,7 +165,7 @@ def test_a_timing_is_saved_with_its_plan(clock: Clock) -> None:
         lrpet.Plan.from_dict(damaged)
 
 
-@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+@pytest.mark.parametrize("runtime", runtimes("eager", "onnxruntime"))
 @pytest.mark.filterwarnings("ignore")
 def test_measuring_for_real(runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timed, "LAYER_SECONDS", 0.001)
