@@ -61,7 +61,7 @@ def shaken(networks: list[nn.Module], amount: float) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"rectify": False}, {"energy_transfer": False}, {"tail_scale": 0.3}])
 def test_recorded_projections_are_those_of_single_kernels(options: dict[str, Any]) -> None:
-    """After the fourth step the last bases are of no use: kernels are launched one by one, and then replayed again."""
+    """At the fifth step the last bases are of no use: kernels are launched one by one, and then replayed again."""
     network, plan, _ = trained("cuda")
     networks = [network, copy.deepcopy(network).to(memory_format=torch.channels_last)]
     plain, recorded = (
