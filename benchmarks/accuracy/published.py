@@ -3,9 +3,10 @@
     python -m benchmarks.accuracy.published RESULTS --data-dir DATA --epochs 200 --jobs 6 [--minutes 14] \\
         --device cuda --precision bf16 --channels-last --cuda-graphs
 
-Ranks are those of the published pruning ratios. Each point is trained by LRPET, by its authors' schedule and settings, and by
-SVD and retraining, beside the dense network. A call goes on where the last one stopped. Where processes share a GPU, NVIDIA's
-MPS (`nvidia-cuda-mps-control -d`) lets their kernels run side by side.
+Ranks are those of the published pruning ratios. Each point is trained by LRPET, beside the dense network, and by SVD and
+retraining. LRPET goes on from the first half of the dense network's training. With --methods others can be had: LRPET by its
+authors' schedule and settings is `lrpet_published`. A call goes on where the last one stopped. Where processes share a GPU,
+NVIDIA's MPS (`nvidia-cuda-mps-control -d`) lets their kernels run side by side.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ import sys
 
 from benchmarks.accuracy.cell import add_options
 from benchmarks.accuracy.grid import add_running, compute
+from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.run import Cell
 from benchmarks.script import parser_of
 
 #: {network: fractions of every rank}: 1 − p for the pruning ratio p of LRPET's authors, and one with 72 % of the multiply-adds
 #: cut for ResNet-56, where NORTON's result is.
 POINTS = {"resnet56": (0.43, 0.28), "resnet110": (0.35,), "vgg16_bn": (0.22,)}
-METHODS = ("by_energy_every_5", "every_5_from_half", "svd_retrain", "lrpet_published")
+DEFAULT = ("lead_base", "svd_retrain_by_energy")
 
 
 def cells(given: argparse.Namespace) -> list[Cell]:
-    """List what is to be computed, seeds outermost."""
+    """List what is to be computed: seeds outermost, and each method at all of a network's points."""
     chosen = []
     for seed, (model, keeps) in itertools.product(given.seeds, POINTS.items()):
         if model in given.models:
-            chosen.append(Cell(model, "cifar10", "dense", None, given.epochs, seed))
             chosen += [
                 Cell(model, "cifar10", method, keep, given.epochs, seed)
-                for keep, method in itertools.product(keeps, METHODS)
+                for method, keep in itertools.product(given.methods, keeps)
             ]
+            chosen.append(Cell(model, "cifar10", "dense", None, given.epochs, seed))
     return chosen
 
 
@@ -43,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     add_options(parser)
     add_running(parser)
     parser.add_argument("--models", nargs="+", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(DEFAULT))
     given = parser.parse_args(argv)
     return compute(cells(given), given)
 

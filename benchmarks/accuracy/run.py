@@ -111,10 +111,16 @@ class Run:
         return copy.deepcopy(self.task.network)
 
     def dense(self, epochs: int) -> nn.Module:
-        """Train the dense network for so many epochs; runs that differ only in their method share its training."""
+        """Train the dense network for so many epochs; runs that differ only in their method share its training.
+
+        A training of all the cell's epochs goes on from that of `dense_part` for half of them.
+        """
         cell = self.cell
-        folder = Cell(cell.model, cell.data, "dense", None, epochs, cell.seed).name
-        return self._fit(Path("shared") / folder, self.network(), None, Hooks(), {"epochs": epochs})
+        folder = Path("shared") / Cell(cell.model, cell.data, "dense", None, epochs, cell.seed).name
+        if epochs < cell.epochs or epochs < 2:
+            return self._fit(folder, self.network(), None, Hooks(), {"epochs": epochs})
+        half = epochs // 2
+        return self._fit(folder, self.dense_part(half), None, Hooks(first=half), {})
 
     def dense_part(self, epochs: int) -> nn.Module:
         """Train the dense network for the first so many epochs of the cell's; runs that differ in their method share it."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import lrpet
+from benchmarks.accuracy.methods.factors_frobenius import decaying
 from benchmarks.accuracy.run import BeforeStep, Run
 from lrpet.layers.matrix import MatrixLayer
 from lrpet.planning.spectra import kept_energy
@@ -28,6 +29,7 @@ def train(
     *,
     ranks: Division = "energy",
     factors_from: float | None = None,
+    frobenius: bool = False,
     tangent: bool = False,
     **changes: Any,
 ) -> nn.Module:
@@ -37,6 +39,7 @@ def train(
         run: The cell.
         ranks: How the budget is divided: "energy", "squares", "cubes" or "uniform", see `_plan`.
         factors_from: The fraction of the training from which the factors themselves are trained.
+        frobenius: Whether these factors have Frobenius decay.
         tangent: Whether the momentum is projected onto the tangent space of the low-rank matrices, after each projection.
         changes: Those to the trainer's defaults.
     """
@@ -53,7 +56,7 @@ def train(
     compact = lrpet.factorize(network, plan)
     if until == epochs:
         return compact
-    return run.fit("factors", compact, first=until)
+    return run.fit("factors", compact, first=until, before_step=decaying(compact, plan) if frobenius else None)
 
 
 def _plan(run: Run, network: nn.Module, ranks: Division) -> lrpet.Plan:
@@ -122,6 +125,10 @@ LEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "lead_tail_0.5": ("tail halved", {"tail_scale": 0.5}),
     "lead_ema": ("moving average of the weights", {"ema": 0.998}),
     "lead_factors": ("factors from half on", {"factors_from": 0.5}),
+    "lead_factors_frobenius": (
+        "factors with Frobenius decay from half on",
+        {"factors_from": 0.5, "frobenius": True},
+    ),
     "lead_factors_squares": ("factors from half on, ranks by squares", {"factors_from": 0.5, "ranks": "squares"}),
     "lead_factors_0.6": ("factors from 0.6 on", {"factors_from": 0.6}),
     "lead_factors_0.8": ("factors from 0.8 on", {"factors_from": 0.8}),
