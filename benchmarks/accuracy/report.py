@@ -42,6 +42,7 @@ TITLES = {
     "factors": "factors from scratch",
     "factors_frobenius": "factors, Frobenius decay",
     "svd_retrain_by_energy": "dense, SVD, retrained, ranks by energy",
+    "svd_retrain_best": "dense, SVD, retrained, kernels divided as keeps most energy",
     "warm_up": "dense warm-up, then factors (Cuttlefish's way)",
     "slorr": "SLORR, SVD, retrained",
     "trp": "TRP",

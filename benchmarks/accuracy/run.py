@@ -88,14 +88,15 @@ class Run:
         """The low-rank plan, whose multiply-adds are every method's budget."""
         return self.task.plan
 
-    def plan_by_energy(self, network: nn.Module) -> lrpet.Plan:
+    def plan_by_energy(self, network: nn.Module, unfolding: str = "channel") -> lrpet.Plan:
         """Divide the multiply-adds of the run's plan by the energies of `network`, at any ranks."""
-        return self.divided(network, "energy")
+        return self.divided(network, "energy", unfolding)
 
-    def divided(self, network: nn.Module, allocate: Any) -> lrpet.Plan:
+    def divided(self, network: nn.Module, allocate: Any, unfolding: str = "channel") -> lrpet.Plan:
         """Divide the multiply-adds of the run's plan as `allocate` says, see `lrpet.plan`, by the weights of `network`."""
         fraction = self.plan.macs / self.plan.macs_dense
-        return lrpet.plan(network, self.task.example, macs=fraction, allocate=allocate, multiple_of=1).settled()
+        options: dict[str, Any] = {"allocate": allocate, "unfolding": unfolding, "multiple_of": 1}
+        return lrpet.plan(network, self.task.example, macs=fraction, **options).settled()
 
     @property
     def retraining_epochs(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -43,6 +44,7 @@ METHODS: dict[str, Callable[[Run], nn.Module]] = {
     "warm_up": warm_up.train,
     "slorr": slorr.train,
     "svd_retrain_by_energy": svd_retrain.by_energy,
+    "svd_retrain_best": partial(svd_retrain.by_energy, unfolding="best"),
     "trp": trp.train,
     "pruning": pruning.train,
     **leads.METHODS,

@@ -28,6 +28,7 @@ def train(
     run: Run,
     *,
     ranks: Division = "energy",
+    unfolding: str = "channel",
     factors_from: float | None = None,
     frobenius: bool = False,
     tangent: bool = False,
@@ -38,6 +39,7 @@ def train(
     Args:
         run: The cell.
         ranks: How the budget is divided: "energy", "squares", "cubes" or "uniform", see `_plan`.
+        unfolding: How kernels are divided, see `lrpet.plan`; only with ranks by energy.
         factors_from: The fraction of the training from which the factors themselves are trained.
         frobenius: Whether these factors have Frobenius decay.
         tangent: Whether the momentum is projected onto the tangent space of the low-rank matrices, after each projection.
@@ -45,7 +47,7 @@ def train(
     """
     epochs, half = run.cell.epochs, run.cell.epochs // 2
     network = run.dense_part(half)
-    plan = _plan(run, network, ranks)
+    plan = _plan(run, network, ranks) if unfolding == "channel" else run.plan_by_energy(network, unfolding)
     until = epochs if factors_from is None else round(factors_from * epochs)
     if until > half:
         before_step = _tangent(plan.bind(network)) if tangent else None
@@ -118,6 +120,12 @@ LEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "lead_no_transfer": ("no energy transfer", {"energy_transfer": False}),
     "lead_no_rectification": ("no rectification", {"rectify": False}),
     "lead_neither": ("neither", {"energy_transfer": False, "rectify": False}),
+    "lead_spatial": ("kernels divided as 3×1 and 1×3", {"unfolding": "spatial"}),
+    "lead_best": ("kernels divided as keeps most energy", {"unfolding": "best"}),
+    "lead_best_no_rectification": (
+        "kernels divided as keeps most energy, no rectification",
+        {"unfolding": "best", "rectify": False},
+    ),
     "lead_outputs": ("metric of the outputs", {"calibration": 128}),
     "lead_tangent": ("momentum in the tangent space, no rectification", {"tangent": True, "rectify": False}),
     "lead_every_1": ("projected every step", {"every": 1}),

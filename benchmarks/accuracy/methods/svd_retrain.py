@@ -19,8 +19,9 @@ def train(run: Run) -> nn.Module:
     return run.fit("retrain", compact, epochs=again, lr=RECIPE["lr"] / 2)
 
 
-def by_energy(run: Run) -> nn.Module:
+def by_energy(run: Run, unfolding: str = "channel") -> nn.Module:
     """Cut to ranks that the trained network's energies divide, as LRPET's default does."""
     again = run.retraining_epochs
     network = run.dense(run.cell.epochs - again)
-    return run.fit("retrain", lrpet.factorize(network, run.plan_by_energy(network)), epochs=again, lr=RECIPE["lr"] / 2)
+    plan = run.plan_by_energy(network, unfolding)
+    return run.fit("retrain", lrpet.factorize(network, plan), epochs=again, lr=RECIPE["lr"] / 2)
