@@ -120,7 +120,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cuda-graphs", action="store_true")
-    parser.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN time its algorithms, and choose")
     parser.add_argument("--checkpoint-every", type=int, default=1, help="epochs between checkpoints [1]")
 
 
@@ -150,7 +149,6 @@ def main(argv: list[str] | None = None) -> int:
     if (given.keep is None) != (given.method == "dense"):
         parser.error("every method but dense needs --keep, and dense takes none")
     cell = Cell(given.model, given.data, given.method, given.keep, given.epochs, given.seed)
-    torch.backends.cudnn.benchmark = given.cudnn_benchmark
     store = Store(given.results)
     if cell.name in store.names():
         print(f"{cell.name} is there already")

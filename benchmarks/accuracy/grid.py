@@ -47,8 +47,7 @@ def cells(given: argparse.Namespace) -> list[Cell]:
 def command(cell: Cell, given: argparse.Namespace) -> list[str]:
     """Return the command that computes one cell."""
     words = [sys.executable, "-m", "benchmarks.accuracy.cell", str(given.results), "--work", str(given.work)]
-    options = {**options_of(given), "cudnn_benchmark": given.cudnn_benchmark}
-    for name, value in {**options, **vars(cell)}.items():
+    for name, value in {**options_of(given), **vars(cell)}.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(flag)

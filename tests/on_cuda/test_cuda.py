@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ def test_a_recorded_projection_changes_nothing_where_a_weight_is_not_finite() ->
         projector.project()
     for name, value in network.state_dict().items():
         assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
+
+
+def test_seconds_leave_out_what_was_launched_before() -> None:
+    network, plan, _ = trained("cuda")
+    projector = lrpet.Projector(network, plan, start=0, every=1)
+    matrix = torch.randn(8192, 8192, device="cuda")
+    before = projector.seconds
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(40):
+        matrix = matrix @ matrix / 90
+    projector.project()
+    torch.cuda.synchronize()
+    elapsed = time.perf_counter() - begin
+    assert 0 < projector.seconds - before < 0.5 * elapsed
 
 
 def test_a_state_of_recorded_projections_goes_on_elsewhere() -> None:

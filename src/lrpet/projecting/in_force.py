@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
 
 from lrpet.layers.matrix import MatrixLayer
@@ -57,6 +58,11 @@ class PlanInForce:
     def alone(self) -> bool:
         """Whether this process projects without others."""
         return self._alone
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first layer's weight; the CPU if there are no layers."""
+        return next((layer.weight.device for layer in self.layers.values()), torch.device("cpu"))
 
     @property
     def moves(self) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import time
 import warnings
 from collections.abc import Callable, Collection
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from lrpet.projecting.sharing import Found, Sharing
 from lrpet.projecting.solvers import Solver
 from lrpet.projecting.stack import Gathered, check_finite
 from lrpet.projecting.state import Stored
+from lrpet.projecting.stopwatch import Stopwatch
 from lrpet.projecting.warm import WarmStarts
 from lrpet.projecting.when import Every, When
 
@@ -87,10 +87,6 @@ class Projector:
             raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")
         if not 0 <= tail_scale < 1:
             raise ValueError(f"tail_scale={tail_scale!r} must be at least 0 and below 1")
-        if solver not in get_args(Solver):
-            raise ValueError(f"solver={solver!r} must be one of {', '.join(get_args(Solver))}")
-        if basis_memory is not None and basis_memory < 0:
-            raise ValueError(f"basis_memory={basis_memory!r} must be a number of bytes, or None for no limit")
         if calibration is not None and (isinstance(calibration, Tensor) or not isinstance(calibration, Collection)):
             raise ValueError(
                 f"calibration must be a list of inputs; got {type(calibration).__name__}: put batches into a list"
@@ -103,8 +99,7 @@ class Projector:
         self.descent = descent
         self.steps = 0
         """Optimizer steps seen so far."""
-        self.seconds = 0.0
-        """Wall time that projecting took from the host so far."""
+        self._stopwatch = Stopwatch()
         self.last: Report | None = None
         """Report of the latest projection."""
         self._when = When(start, every)
@@ -136,6 +131,11 @@ class Projector:
     def plan(self) -> Plan:
         """Return the plan in force: after the first projection, that of trained weights where one was asked for."""
         return self._in_force.plan
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds of all projections: wall time, or on a GPU from the first kernel of each to its last."""
+        return self._stopwatch.seconds
 
     @property
     def start(self) -> int:
@@ -173,8 +173,8 @@ class Projector:
         Raises ValueError naming the layers if a weight or its batch norm holds NaN or Inf, if no solver converges, if new
         weights are beyond the range of float16, or if layers were replaced by others that the plan does not fit.
         """
-        begin = time.perf_counter()
         in_force = self._in_force
+        stop = self._stopwatch.started(in_force.device)
         in_force.follow()
         in_force.check_agreed()
         outputs = None if self.calibration is None else Outputs(self.model, self.calibration, alone=in_force.alone)
@@ -185,7 +185,7 @@ class Projector:
         replayed = self._recorder.project(in_force) if self._recorder is not None and outputs is None else None
         energies = self._launched(outputs) if replayed is None else replayed
         self.last = Report(self.steps, in_force.ranks, energies)
-        self.seconds += time.perf_counter() - begin
+        stop()
         return self.last
 
     def _launched(self, outputs: Outputs | None) -> Found:
@@ -279,7 +279,7 @@ class Projector:
         stored = Stored.read(state, keys=self.state_dict().keys(), in_force=self._in_force)
         if self._in_force.moves:
             self._in_force.restore(stored.plan, fraction=self._fraction(stored.steps), settled=stored.settled)
-        self.steps, self.seconds = stored.steps, stored.seconds
+        self.steps, self._stopwatch.seconds = stored.steps, stored.seconds
         self._warm.waits, self._warm.bases = stored.waits, dict(stored.bases)
 
     def _fraction(self, steps: int | None = None) -> float:

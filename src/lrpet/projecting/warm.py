@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -22,9 +22,15 @@ class WarmStarts:
     Args:
         solver: How subspaces are found; only "auto" starts from a basis.
         memory: Bytes that the bases may take; all of them if None.
+
+    Raises ValueError if either is out of range.
     """
 
     def __init__(self, solver: Solver, memory: int | None) -> None:
+        if solver not in get_args(Solver):
+            raise ValueError(f"solver={solver!r} must be one of {', '.join(get_args(Solver))}")
+        if memory is not None and memory < 0:
+            raise ValueError(f"basis_memory={memory!r} must be a number of bytes, or None for no limit")
         self.solver = solver
         self.memory = memory
         self.bases: dict[str, Tensor] = {}
