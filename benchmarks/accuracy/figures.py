@@ -113,18 +113,25 @@ def _macs(axes: Any, results: Results, titles: Mapping[str, str]) -> None:
     for result in results:
         point = result["macs"] / 1e6, 100 * result["test_accuracy_bn_reestimated"]
         points[result["method"]][result["keep"]].append(point)
-    cut = points.pop("truncation", {})
+    means = {
+        method: [statistics.mean(value for _, value in pairs) for pairs in by_keep.values()]
+        for method, by_keep in points.items()
+    }
+    lowest = statistics.median(value for values in means.values() for value in values) - FAR_BELOW
+    far = [method for method, values in means.items() if max(values) < lowest]
+    for method in far:
+        del points[method]
     for i, (method, by_keep) in enumerate(points.items()):
-        aside = 0.0 if method == "dense" else 0.007 * (i - len(points) / 2)  # else they cover each other
+        aside = 0.0 if method == "dense" else 0.02 * (i - len(points) / 2)  # else they cover each other
         seeds = [list(zip(*pairs, strict=True)) for pairs in by_keep.values()]
         x = [statistics.mean(macs) * (1 + aside) for macs, _ in seeds]
         mean = [statistics.mean(values) for _, values in seeds]
         error = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in seeds]
         mark = "o" if "energy" in method else "s"  # methods of one colour differ in how ranks are divided
         axes.errorbar(x, mean, error, fmt=mark, capsize=3, label=titles[method], color=COLOURS[method])
-    if cut:
-        values = ", ".join(f"{statistics.mean(value for _, value in pairs):.1f}" for pairs in cut.values())
-        axes.plot([], [], "v", color=COLOURS["truncation"], label=f"{titles['truncation']}: {values}, far below")
+    for method in far:
+        values = ", ".join(f"{value:.1f}" for value in means[method])
+        axes.plot([], [], "v", color=COLOURS[method], label=f"{titles[method]}: {values}, far below")
     axes.set(
         xlabel="multiply-adds, M (moved apart a little at each budget)", ylabel="test accuracy, BN re-estimated, %"
     )

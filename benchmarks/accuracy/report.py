@@ -44,7 +44,7 @@ TITLES = {
     "svd_retrain_by_energy": "dense, SVD, retrained, ranks by energy",
     "svd_retrain_best": "dense, SVD, retrained, kernels divided as keeps most energy",
     "warm_up": "dense warm-up, then factors (Cuttlefish's way)",
-    "slorr": "SLORR, SVD, retrained",
+    "slorr": "SLORR at the strength of its authors' AdamW, SVD, retrained",
     "trp": "TRP",
     "pruning": "channel pruning, retrained",
     **{name: title for name, (title, _) in leads.LEADS.items()},

@@ -61,6 +61,19 @@ def test_projection_table() -> None:
         assert line in NUMBERS, line
 
 
+def test_projection_table_of_a_gpu() -> None:
+    found = result("projection-h200.json")["sets"]
+    for name, row in found.items():
+        times, gained = row["milliseconds"], row["speedup_over_svd"]
+        figures = [name, *(f"{times[key]:.1f}" for key in ("svd", "cold", "warm", "replayed", "products"))]
+        line = f"| {' | '.join(figures)} | {gained['warm']:.1f}× | {gained['replayed']:.1f}× |"
+        assert line in NUMBERS, line
+    small, large = (found[name]["milliseconds"] for name in ("resnet20", "resnet50"))
+    scaling = " ".join((ROOT / "docs" / "scaling.md").read_text(encoding="utf-8").split())
+    assert f"ResNet-20 takes {small['replayed']:.1f} ms in place of {small['warm']:.1f}" in scaling
+    assert f"ResNet-50 takes {large['replayed']:.1f} ms in place of {large['warm']:.1f}" in scaling
+
+
 def test_share_of_training_time() -> None:
     for case in result("training-share-cpu.json")["cases"].values():
         assert f"{100 * case['share']:.4f} %" in NUMBERS
