@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _BUDGET = ("keep", "macs", "params", "bytes", "latency")
-_DIVISION = ("min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude")
+_DIVISION = ("min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude", "unfolding")
 _CONDITIONS = ("runtimes", "batch_sizes", "threads", "dtype", "channels_last", "cuda_graphs", "layers", "as_is")
 _LATENCY = OPTIONS["latency"].but(
     help="budget: milliseconds of one pass, or a fraction of the dense network's, measured on the first of --runtimes"

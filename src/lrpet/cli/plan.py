@@ -10,10 +10,9 @@ from typing import Literal
 from lrpet.cli.arguments import Command, add_option
 from lrpet.cli.networks import check_is_of_images, example_images, is_of_library
 from lrpet.train.declaration import read_mapping
-from lrpet.train.options import OPTIONS
+from lrpet.train.options import LIMITS, OPTIONS
 
 _BUDGET = ("keep", "macs", "params", "bytes", "latency", "latency_table")
-_DIVISION = ("min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude", "factorize_all")
 _ALLOCATE = OPTIONS["allocate"].but(
     type=Literal["auto", "uniform", "energy", "threshold"],
     help="how the budget is divided among the layers: in equal fractions (uniform), or by the energy of trained weights "
@@ -35,7 +34,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         add_option(parser, OPTIONS[name])
     for option in (_RUNTIME, _ALLOCATE):
         add_option(parser, option)
-    for name in (*_DIVISION, "weights", "pretrained"):
+    for name in (*LIMITS, "weights", "pretrained"):
         add_option(parser, OPTIONS[name])
     add_option(parser, _IMAGE_SIZE)
     for name in ("in_channels", "classes"):
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
         from lrpet.train.weights import load_trained
 
         load_trained(options.weights, network)
-    given = {name: getattr(options, name) for name in (*_BUDGET, "runtime", "allocate", *_DIVISION)}
+    given = {name: getattr(options, name) for name in (*_BUDGET, "runtime", "allocate", *LIMITS)}
     if options.latency_table is not None:
         given["latency_table"] = lrpet.LatencyTable.load(options.latency_table)
     for name in ("include", "exclude"):

@@ -15,7 +15,7 @@ from lrpet.train.declaration import Option, option, options_of
 BUDGETS = ("keep", "macs", "params", "bytes")
 #: Options that bound or choose the ranks of a budget, so that they mean nothing where a plan says the ranks.
 LIMITS = (
-    "min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude", "factorize_all",
+    "min_rank", "max_rank", "multiple_of", "min_saving", "overrides", "include", "exclude", "unfolding", "factorize_all",
 )  # fmt: skip
 
 
@@ -112,6 +112,10 @@ class Compression:
         "factorise a layer only if that saves this fraction of the network's cost (default 0.001; none with --keep)",
         ge=0,
         lt=1,
+    )
+    unfolding: Literal["channel", "spatial", "best"] = option(
+        "channel",
+        "kernels of convolutions become k×k and 1×1 (channel), k×1 and 1×k (spatial), or what keeps more energy (best)",
     )
     overrides: dict[str, Any] = option(
         {},

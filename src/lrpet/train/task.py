@@ -193,6 +193,7 @@ def make_plan(config: Config, network: nn.Module, example: Tensor, **division: A
         overrides=config.overrides,
         include=list(config.include) or None,
         exclude=list(config.exclude) or None,
+        unfolding=config.unfolding,
         rectify=config.rectify,
         factorize_all=config.factorize_all,
         **{"allocate": allocate, **division},
