@@ -93,7 +93,8 @@ def measure(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = [{"network": folder.parent.name, "way": "dense", "macs": 1.0, **scored(network)}]
     for (way, allocate), macs in itertools.product(worths_of(network, task, batches).items(), given.macs):
-        plan = lrpet.plan(network, task.example, macs=macs, allocate=allocate, multiple_of=1)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"allocate": allocate, "multiple_of": 1, "unfolding": "channel"}
+        plan = lrpet.plan(network, task.example, macs=macs, **options)
         compact = lrpet.factorize(network, plan)
         update_bn(batches(), compact)
         row = {"way": way, "macs": plan.macs / plan.macs_dense, "budget": macs, **scored(compact), "ranks": plan.ranks}

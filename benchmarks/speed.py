@@ -4,7 +4,8 @@
 
 Cases of two kinds, a file for each:
 
-- by multiply-adds: plans with default settings, beside plans of any ranks (multiple_of=1) for an equal budget;
+- by multiply-adds: plans with default settings, beside plans for an equal budget of any ranks (multiple_of=1), and with kernels
+  divided as in the paper (unfolding="channel") where that differs;
 - by time: plans made for a runtime and batch size, at the lowest of a few latency budgets that can be met.
 
 Contenders are timed in turns, in one process, by `lrpet.bench`. Weights are random: they do not change the time. On a GPU,
@@ -31,6 +32,8 @@ from lrpet.train.provenance import provenance
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 #: Batch sizes on a GPU.
 GPU_BATCH_SIZES = (1, 64)
+#: Plans that those with default settings are timed beside.
+ANY_RANK, CHANNEL = "any rank", "k×k and 1×1"
 #: Latency budgets, the lowest first.
 LATENCIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -79,9 +82,12 @@ def measure(case: Case, *, seconds: float, runtimes: Sequence[Runtime] = RUNTIME
 def _by_macs(case: Case, network: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.nn.Module]:
     networks = {"dense": network}
     for macs in case.macs:
-        networks[f"macs={macs}"] = _compact(network, lrpet.plan(network, images, macs=macs))
-        anything = lrpet.plan(network, images, macs=macs, multiple_of=1)
-        networks[f"macs={macs}, any rank"] = _compact(network, anything)
+        plan = lrpet.plan(network, images, macs=macs)
+        networks[f"macs={macs}"] = _compact(network, plan)
+        others = {ANY_RANK: lrpet.plan(network, images, macs=macs, multiple_of=1)}
+        if any(layer.unfolding == "spatial" for layer in plan.layers):
+            others[CHANNEL] = lrpet.plan(network, images, macs=macs, unfolding="channel")
+        networks |= {f"macs={macs}, {what}": _compact(network, other) for what, other in others.items()}
     return networks
 
 

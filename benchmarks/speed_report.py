@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.script import read_json
-from benchmarks.speed import CASES
+from benchmarks.speed import ANY_RANK, CASES, CHANNEL
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 #: The instruction sets, as files and as tables name them; the first has all cases.
 INSTRUCTIONS = {"avx512": "AVX-512", "avx2": "AVX2"}
 MACS_HEAD = (
-    "| network | budget | runtime | images | dense ms | compact ms | time | multiply-adds | realised | time, any rank |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "| network | budget | runtime | images | dense ms | compact ms | time | multiply-adds | realised | time, any rank "
+    "| time, k×k and 1×1 |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 TIMED_HEAD = (
     "| network | runtime | images | lowest budget met | planned | predicted | measured again | multiply-adds |",
@@ -31,14 +32,15 @@ def read(folder: Path, instructions: str) -> tuple[Results, Results]:
 
 
 def macs_table(results: Iterable[dict[str, Any]]) -> list[str]:
-    """Write what plans with default settings realise, and what plans of any rank take for an equal budget."""
+    """Write what plans with default settings realise, and what others take for an equal budget."""
     lines = list(MACS_HEAD)
     for result in results:
         rows = {(row["network"], row["runtime"], row["batch_size"]): row for row in result["rows"]}
         for (network, runtime, size), row in rows.items():
-            if network == "dense" or "any rank" in network:
+            if network == "dense" or "," in network:
                 continue
-            dense, anything = (rows[name, runtime, size] for name in ("dense", f"{network}, any rank"))
+            dense = rows["dense", runtime, size]
+            others = (rows.get((f"{network}, {what}", runtime, size)) for what in (ANY_RANK, CHANNEL))
             cells = [
                 result["title"],
                 network.removeprefix("macs="),
@@ -49,7 +51,7 @@ def macs_table(results: Iterable[dict[str, Any]]) -> list[str]:
                 f"{row['time_ratio']:.2f}",
                 f"{row['cost_ratio']:.2f}",
                 _percent(row["realised"]),
-                f"{anything['time_ratio']:.2f}",
+                *("–" if other is None else f"{other['time_ratio']:.2f}" for other in others),
             ]
             lines.append(_line(cells))
     return lines
@@ -64,7 +66,7 @@ def short_table(results: Iterable[dict[str, Any]]) -> list[str]:
     for result in results:
         rows = {(row["network"], row["runtime"], row["batch_size"]): row for row in result["rows"]}
         for network in dict.fromkeys(row["network"] for row in result["rows"]):
-            if network != "dense" and "any rank" not in network:
+            if network != "dense" and "," not in network:
                 some = [rows[network, *column] for column in columns]
                 cells = [f"{row['time_ratio']:.2f} ({_percent(row['realised'])})" for row in some]
                 lines.append(_line([result["title"], f"{some[0]['cost_ratio']:.2f}", *cells]))

@@ -41,8 +41,11 @@ TITLES = {
     "svd_retrain": "dense, SVD, retrained",
     "factors": "factors from scratch",
     "factors_frobenius": "factors, Frobenius decay",
+    "factors_frobenius_best": "factors, Frobenius decay, kernels divided as keeps most energy",
     "svd_retrain_by_energy": "dense, SVD, retrained, ranks by energy",
+    "svd_retrain_by_energy_plain": "dense, SVD not rectified, retrained, ranks by energy",
     "svd_retrain_best": "dense, SVD, retrained, kernels divided as keeps most energy",
+    "svd_retrain_best_plain": "dense, SVD not rectified, retrained, kernels divided as keeps most energy",
     "warm_up": "dense warm-up, then factors (Cuttlefish's way)",
     "slorr": "SLORR at the strength of its authors' AdamW, SVD, retrained",
     "trp": "TRP",
@@ -75,7 +78,9 @@ SPEED = """\
 
 Whole networks were timed on two CPU cores, dense and compact in turns (`python -m benchmarks.speed benchmarks/results`).
 Ratios are fractions of the dense network's. Realised is the part of the cut in multiply-adds that is a cut in time. Attention's
-products count. The last column of plans by multiply-adds has the time of a plan with `multiple_of=1` for an equal budget.
+products count. The last columns of plans by multiply-adds have the times of plans for an equal budget. One is of plans with
+`multiple_of=1`, the other of plans with kernels divided as in the paper (`unfolding="channel"`). A dash stands where a plan
+divides no kernel otherwise: in transformers and ConvNeXts, and in plans timed before there was a choice, as on AVX2.
 
 Plans by time are `lrpet.plan(..., latency=…, runtime=…)`, at the lowest of the budgets 0.5 to 0.9 that can be met (to 0.95 on
 AVX2). Their times are the one measured while planning, the one predicted from the layers, and one measured again in turns.

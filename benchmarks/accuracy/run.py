@@ -88,14 +88,16 @@ class Run:
         """The low-rank plan, whose multiply-adds are every method's budget."""
         return self.task.plan
 
-    def plan_by_energy(self, network: nn.Module, unfolding: str = "channel") -> lrpet.Plan:
+    def plan_by_energy(self, network: nn.Module, **options: Any) -> lrpet.Plan:
         """Divide the multiply-adds of the run's plan by the energies of `network`, at any ranks."""
-        return self.divided(network, "energy", unfolding)
+        return self.divided(network, "energy", **options)
 
-    def divided(self, network: nn.Module, allocate: Any, unfolding: str = "channel") -> lrpet.Plan:
+    def divided(
+        self, network: nn.Module, allocate: Any, *, unfolding: str = "channel", rectify: bool = True
+    ) -> lrpet.Plan:
         """Divide the multiply-adds of the run's plan as `allocate` says, see `lrpet.plan`, by the weights of `network`."""
         fraction = self.plan.macs / self.plan.macs_dense
-        options: dict[str, Any] = {"allocate": allocate, "unfolding": unfolding, "multiple_of": 1}
+        options: dict[str, Any] = {"allocate": allocate, "unfolding": unfolding, "rectify": rectify, "multiple_of": 1}
         return lrpet.plan(network, self.task.example, macs=fraction, **options).settled()
 
     @property

@@ -71,7 +71,7 @@ def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: py
     elif method == "pruning":
         assert 0.8 * plan.layer_macs < result["macs"] <= plan.layer_macs
     elif method.startswith(
-        ("falling_by", "by_", "searched", "slorr", "svd_retrain_b", "lead_")
+        ("falling_by", "by_", "searched", "slorr", "svd_retrain_b", "factors_frobenius_b", "lead_")
     ) and not method.startswith("lead_uniform"):
         assert 0.98 * plan.layer_macs < result["macs"] <= plan.layer_macs
         assert result["ranks"] != plan.ranks or method == "searched"  # the plan is one of its trials
@@ -149,10 +149,11 @@ def test_the_subgradient_is_that_of_the_nuclear_norm() -> None:
     torch.testing.assert_close(subgradient(matrix.detach(), 9), matrix.grad)
 
 
-def test_frobenius_decay_replaces_the_optimizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["factors_frobenius", "factors_frobenius_best"])
+def test_frobenius_decay_replaces_the_optimizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """The gradient it leaves, with the optimizer's λ·weight, is that of ½·λ·‖U·Vᵀ‖²."""
     options = {"device": "cpu", "weight_decay": 5e-4}
-    run = Run(Cell("resnet20", "digits", "factors_frobenius", 0.5, 1, 0), options, tmp_path)
+    run = Run(Cell("resnet20", "digits", method, 0.5, 1, 0), options, tmp_path)
 
     def check(phase: str, network: nn.Module, *, before_step: Any) -> nn.Module:
         weights = [p for name, p in network.named_parameters() if name.startswith("layer1.0.conv1.")]
@@ -160,7 +161,8 @@ def test_frobenius_decay_replaces_the_optimizers(tmp_path: Path, monkeypatch: py
             parameter.grad = torch.zeros_like(parameter)
         before_step(None, None)
         right, left = (weight.detach().clone().requires_grad_() for weight in weights)
-        penalty = 0.5 * 5e-4 * (left.flatten(1) @ right.flatten(1)).square().sum()
+        product = torch.einsum("nryj,rcix->ncyijx", left, right)
+        penalty = 0.5 * 5e-4 * product.square().sum()
         expected = torch.autograd.grad(penalty, (right, left))
         for weight, gradient in zip(weights, expected, strict=True):
             assert weight.grad is not None
@@ -168,7 +170,7 @@ def test_frobenius_decay_replaces_the_optimizers(tmp_path: Path, monkeypatch: py
         return network
 
     monkeypatch.setattr(run, "fit", check)
-    METHODS["factors_frobenius"](run)
+    METHODS[method](run)
 
 
 @pytest.mark.parametrize("fraction", [0.7, 0.3])

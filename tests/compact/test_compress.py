@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import lrpet
+import reference
 from helpers import images, realistic_, small_network
 
 X = images(64, 3, 6, 6)
@@ -30,6 +32,21 @@ def test_compress_plans_by_energy_projects_and_factorises() -> None:
     projected = copy.deepcopy(model)
     lrpet.Projector(projected, plan, start=0, every=1).project()
     torch.testing.assert_close(compact(X), projected(X), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cut_without_training_is_that_of_the_weights_as_they_are() -> None:
+    """Rectified cuts, of the weights as batch norm scales them, were less accurate."""
+    model = realistic_(small_network(), X)
+    weight = model.get_parameter("0.weight").detach().clone()
+
+    def cut(**options: Any) -> Tensor:
+        pair: Any = lrpet.compress(model, X[:1], ranks={"0": 2}, energy_transfer=False, **options).get_submodule("0")
+        weight: Tensor = pair.weight.detach().double()
+        return weight
+
+    expected = reference.project(weight.flatten(1), 2, energy_transfer=False).view_as(weight).double()
+    torch.testing.assert_close(cut(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.dist(cut(rectify=True), expected) > 0.01 * expected.norm()
 
 
 def test_batches_reestimate_batch_norm() -> None:

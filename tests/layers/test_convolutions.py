@@ -125,7 +125,7 @@ def test_any_convolution(
         torch.testing.assert_close(
             pair(x), expected, rtol=0, atol=TOLERANCE[dtype] * expected.abs().max().item() + 1e-30
         )
-        if unfolding == "channel" and not layer.transposed:
+        if not layer.transposed:
             weight = layer.weight.detach()
             torch.testing.assert_close(pair.weight, weight, rtol=0, atol=TOLERANCE[dtype] * weight.abs().max().item())
 
@@ -246,7 +246,7 @@ def test_the_best_unfolding_keeps_more_energy() -> None:
 @pytest.mark.parametrize(
     ("unfolding", "message"),
     [
-        ("columns", "unfolding='columns' must be channel, spatial, best"),
+        ("columns", "unfolding='columns' must be auto, channel, spatial, best"),
         ({"0": "columns"}, "unfolding gives '0' 'columns'"),
         ({"1": "spatial"}, "'1', which is no two-dimensional convolution with a kernel above 1×1"),
         ({"nowhere": "spatial"}, "those are: 0"),
@@ -255,5 +255,5 @@ def test_the_best_unfolding_keeps_more_energy() -> None:
 def test_a_wrong_unfolding_is_refused(unfolding: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lrpet.plan(convolutional(), images(1, 8, 6, 6), keep=0.5, unfolding=unfolding)
-    with pytest.raises(ValueError, match="with ranks, or numbers as budgets, give"):
+    with pytest.raises(ValueError, match="with ranks or a latency, give"):
         lrpet.plan(convolutional(), images(1, 8, 6, 6), ranks={"0": 1}, unfolding="best")

@@ -137,9 +137,12 @@ def test_spectra_are_drawn_as_they_were_recorded(page: Page, finished: Path) -> 
         assert layer["full"] == len(end[name])
         assert layer["rank"] == ranks.get(name)
         if layer["rank"] is not None:
-            assert layer["y"][-1][layer["rank"]] == floor  # the cliff
-            assert layer["y"][-1][layer["rank"] - 1] < floor - 100
-            assert layer["x"][layer["rank"] - 1] < layer["cut"] < layer["x"][layer["rank"]]
+            kept = sum(x < layer["cut"] for x in layer["x"])
+            assert kept == layer["rank"] or (
+                kept < layer["rank"] and layer["full"] > 128
+            )  # of many values some are drawn
+            assert layer["y"][-1][kept] == floor  # the cliff
+            assert layer["y"][-1][kept - 1] < floor - 100
 
 
 def test_a_dense_run_says_what_was_lost_and_runs_are_compared(

@@ -12,10 +12,16 @@ import lrpet
 from benchmarks.accuracy.run import RECIPE, BeforeStep, Run
 
 
-def train(run: Run) -> nn.Module:
-    """Train the factors from scratch."""
-    compact = lrpet.factorize(run.network(), run.plan)
-    return run.fit("train", compact, before_step=decaying(compact, run.plan))
+def train(run: Run, plan: lrpet.Plan | None = None) -> nn.Module:
+    """Train the factors from scratch, at the ranks of `plan` or the run's own."""
+    plan = plan or run.plan
+    compact = lrpet.factorize(run.network(), plan)
+    return run.fit("train", compact, before_step=decaying(compact, plan))
+
+
+def best(run: Run) -> nn.Module:
+    """Train from scratch the factors of kernels that are divided as keeps most energy; budgets are divided uniformly."""
+    return train(run, run.divided(run.network(), "uniform", unfolding="best"))
 
 
 def decaying(compact: nn.Module, plan: lrpet.Plan) -> BeforeStep:
@@ -25,13 +31,22 @@ def decaying(compact: nn.Module, plan: lrpet.Plan) -> BeforeStep:
     @torch.no_grad()
     def decay(projector: lrpet.Projector, optimizer: torch.optim.Optimizer) -> None:
         for right, left in pairs:  # W = left·right
-            v, u = right.flatten(1), left.flatten(1)
-            for weight, gradient in ((right, u.mT @ u @ v), (left, u @ (v @ v.mT))):
+            v, u = right.flatten(1), _rows(left)
+            for weight, gradient in ((right, u.mT @ u @ v), (left, _folded(u @ (v @ v.mT), left))):
                 assert weight.grad is not None
                 # The optimizer adds λ·weight of its own, which is taken off here.
                 weight.grad.add_(gradient.view_as(weight) - weight, alpha=RECIPE["weight_decay"])
 
     return decay
+
+
+def _rows(left: Tensor) -> Tensor:
+    """Return the second factor as a matrix: a row for each filter, and for each column of its kernel if that is 1×k."""
+    return left.reshape(*left.shape[:2], -1).mT.reshape(-1, left.shape[1])
+
+
+def _folded(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.reshape(len(like), -1, like.shape[1]).mT.reshape(like.shape)
 
 
 def _weights(pair: nn.Module) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ def train(
     """
     epochs, half = run.cell.epochs, run.cell.epochs // 2
     network = run.dense_part(half)
-    plan = _plan(run, network, ranks) if unfolding == "channel" else run.plan_by_energy(network, unfolding)
+    plan = _plan(run, network, ranks) if unfolding == "channel" else run.plan_by_energy(network, unfolding=unfolding)
     until = epochs if factors_from is None else round(factors_from * epochs)
     if until > half:
         before_step = _tangent(plan.bind(network)) if tangent else None

@@ -112,4 +112,5 @@ def _falling() -> dict[str, Any]:
 
 
 def _macs(run: Run) -> dict[str, Any]:
-    return {"keep": None, "macs": run.plan.macs / run.plan.macs_dense, "multiple_of": 1}
+    fraction = run.plan.macs / run.plan.macs_dense
+    return {"keep": None, "macs": fraction, "multiple_of": 1, "unfolding": "channel"}

@@ -6,6 +6,8 @@ its own, and the second peaks at half the rate of the first.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 import lrpet
@@ -19,9 +21,12 @@ def train(run: Run) -> nn.Module:
     return run.fit("retrain", compact, epochs=again, lr=RECIPE["lr"] / 2)
 
 
-def by_energy(run: Run, unfolding: str = "channel") -> nn.Module:
-    """Cut to ranks that the trained network's energies divide, as LRPET's default does."""
+def by_energy(run: Run, **options: Any) -> nn.Module:
+    """Cut to ranks that the trained network's energies divide, as LRPET's default does; `options` are those of the plan.
+
+    With rectification, the default, the cut is that of the weights as batch norm scales them.
+    """
     again = run.retraining_epochs
     network = run.dense(run.cell.epochs - again)
-    plan = run.plan_by_energy(network, unfolding)
+    plan = run.plan_by_energy(network, **options)
     return run.fit("retrain", lrpet.factorize(network, plan), epochs=again, lr=RECIPE["lr"] / 2)

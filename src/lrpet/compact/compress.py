@@ -42,7 +42,7 @@ def compress(
             `lrpet.projecting.outputs`, and not what the weights need. Ranks by energy are by that of the outputs.
         energy_transfer: Hand the energy of the pruned singular values to the kept ones.
         options: What `lrpet.plan` takes besides. `allocate` is "energy" where a budget of macs, params, bytes or latency is
-            given, since the weights are trained.
+            given, since the weights are trained. `rectify` is False: in cuts without training it cost accuracy (RESULTS.md).
 
     Raises:
         ValueError: as `lrpet.plan` does, or if a weight or batch norm holds NaN or Inf, or a negative variance. On calibration
@@ -54,7 +54,7 @@ def compress(
     leave_forwards_(network)
     if options.keys() & {"macs", "params", "bytes", "latency"} and options.get("allocate", "auto") == "auto":
         options["allocate"] = "energy"
-    decided = plan(network, example_inputs, **options)
+    decided = plan(network, example_inputs, **{"rectify": False, **options})
     if not decided.ranks:
         reasons = Counter(layer.reason for layer in decided.layers)
         warnings.warn(f"no layer was factorised: {', '.join(reasons) or 'there is none'}", stacklevel=2)

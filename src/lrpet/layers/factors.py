@@ -28,14 +28,20 @@ class FactorPair(nn.Sequential):
     def weight(self) -> Tensor:
         """Return L·R in the shape of the replaced layer's weight.
 
-        Raises AttributeError for spatial and transposed pairs, whose product is not formed.
+        Raises AttributeError for transposed pairs, whose product is not formed.
         """
+        if isinstance(self[1], _ConvTransposeNd):
+            raise AttributeError("the weight of a transposed pair is not formed: look at its two factors")
         first, second = self._weights()
-        if isinstance(self[1], _ConvTransposeNd) or second[0, 0].numel() > 1:
-            raise AttributeError("the weight of a spatial or transposed pair is not formed: look at its two factors")
-        groups = getattr(self[1], "groups", 1)
-        left, right = second.reshape(groups, -1, second.shape[1]), first.reshape(groups, second.shape[1], -1)
-        return Product.of(left, right, (len(second), *first.shape[1:]))
+        groups, (n, rank) = getattr(self[1], "groups", 1), second.shape[:2]
+        kernel = second[0, 0].numel()  # columns of a spatial pair's kernel; else 1
+        left, right = second.reshape(n, rank, kernel).mT.reshape(groups, -1, rank), first.reshape(groups, rank, -1)
+
+        def form() -> Tensor:  # (groups, n/groups·columns, c·rows) → (n, c, rows, columns)
+            return (left @ right).view(n, kernel, first.shape[1], -1).movedim(1, -1).reshape(shape)
+
+        shape = (n, *first.shape[1:-1], kernel) if kernel > 1 else (n, *first.shape[1:])
+        return Product.of(form, shape, like=second)
 
     def __getattr__(self, name: str) -> Any:
         if name in _OF_INPUT:

@@ -20,16 +20,12 @@ class Product(Tensor):
     _device: torch.device
 
     @staticmethod
-    def of(left: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return L·R, batches of matrices, in this shape; multiplied out now where a compiler or tracer looks on."""
-
-        def form() -> Tensor:
-            return (left @ right).view(shape)
-
+    def of(form: Callable[[], Tensor], shape: tuple[int, ...], *, like: Tensor) -> Tensor:
+        """Return what `form` multiplies out, in this shape; it does so now where a compiler or tracer looks on."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return form()
-        product = torch.empty(shape, dtype=left.dtype, device="meta").as_subclass(Product)
-        product._form, product._device = form, left.device
+        product = torch.empty(shape, dtype=like.dtype, device="meta").as_subclass(Product)
+        product._form, product._device = form, like.device
         return product
 
     @property

@@ -22,7 +22,7 @@ from lrpet.planning.request import Allocator, Request
 from lrpet.planning.selection import Names, Overrides, overridden, refusals
 from lrpet.planning.sensitivity import Sensitivity
 from lrpet.planning.times import Runtime, Times
-from lrpet.planning.unfolding import unfoldings_of
+from lrpet.planning.unfolding import automatic, kept_fraction, unfoldings_of
 
 
 def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of Budget, Limits and Request
@@ -47,7 +47,7 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
     overrides: Overrides | None = None,
     include: Names | None = None,
     exclude: Names | None = None,
-    unfolding: Unfolding | Literal["best"] | Mapping[str, Unfolding] = "channel",
+    unfolding: Unfolding | Literal["auto", "best"] | Mapping[str, Unfolding] = "auto",
     rectify: bool = True,
     factorize_all: bool = False,
 ) -> Plan:
@@ -100,8 +100,10 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
             what is frozen.
         exclude: Layers that stay dense, in the same form.
         unfolding: How the kernel of a two-dimensional convolution is divided: "channel", k×k then 1×1, as in the paper;
-            "spatial", k×1 then 1×k; "best", for every layer the one that keeps more energy of the weight as it is now at
-            the same multiply-adds, which says little before training; or {layer name: one of the first two}.
+            "spatial", k×1 then 1×k; "best", for every layer the one that keeps more energy at the same multiply-adds; or
+            {layer name: one of the first two}. Shapes decide what is best, so that weights before training say it, too.
+            "auto" is "best" for budgets of macs, params and bytes. It is "channel" for keep, ranks, latency, layers that
+            `overrides` names, worths and ratios, since these are about the ranks or times of channel pairs.
         rectify: Record each layer's batch norm, to be folded in when it is projected.
         factorize_all: Factorise even where the factors cost as much as the dense layer or more.
 
@@ -122,8 +124,11 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
     refused = refusals(seen.layers, include, exclude, ranks)
     changed = overridden(overrides or {}, [layer.name for layer in seen.layers])
     refused |= {name: "overridden: stays dense" for name, value in changed.items() if value is None}
-    fraction = keep or next((value for value in (macs, params, bytes) if value and value <= 1), None)
-    unfoldings = unfoldings_of(seen.layers, unfolding, model, kept=fraction, of_rank=keep is not None)
+    timed_layers = runtime is not None or latency_table is not None
+    wanted = automatic(budget, allocate, timed=timed_layers) if unfolding == "auto" else unfolding
+    unfoldings = unfoldings_of(seen.layers, wanted, model, kept=kept_fraction(budget, seen), of_rank=keep is not None)
+    if unfolding == "auto":
+        unfoldings |= dict.fromkeys(changed, "channel")  # a rank that is asked for is one of channel pairs
     undecided = _undecided(seen, refused, unfoldings)
     request = Request(
         budget,
@@ -177,7 +182,7 @@ def _check_latency(latency: float | None, runtime: str | None, table: Times | No
             "latency is a budget of what is measured: give runtime, such as 'onnxruntime', or latency_table, "
             "from `lrpet profile-latency`"
         )
-    if (runtime or table) is not None and unfolding != "channel":
+    if (runtime or table) is not None and unfolding not in ("auto", "channel"):
         raise ValueError(
             f"times are measured of channel pairs, which say nothing of unfolding={unfolding!r}: "
             f"leave out unfolding or {'runtime' if table is None else 'latency_table'}"

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from torch import nn
 
 from lrpet.layers.kinds import layer_of
 from lrpet.layers.matrix import Unfolding
-from lrpet.layers.observe import Observed
+from lrpet.layers.observe import Observation, Observed
+from lrpet.planning.budget import Budget
 from lrpet.planning.costs import MatrixCost, uniform_rank
 from lrpet.planning.spectra import energies
+
+
+def automatic(budget: Budget, allocate: Any, *, timed: bool) -> str:
+    """Return what "auto" is: "best" where a cost alone is budgeted, and no ranks or worths of channel pairs are given.
+
+    At equal multiply-adds spatial pairs keep more energy and are as fast; RESULTS.md has what that is worth in accuracy.
+    """
+    of_cost = bool(budget.divisible) and "latency" not in budget.divisible and not timed
+    return "best" if of_cost and isinstance(allocate, str) else "channel"
+
+
+def kept_fraction(budget: Budget, seen: Observation) -> float | None:
+    """Return the tightest fraction of the cost, or of the ranks, that the budget leaves; None if it names none."""
+    if budget.keep is not None:
+        return budget.keep
+    totals = {"macs": seen.macs, "params": seen.params, "bytes": seen.bytes}
+    given = {unit: value for unit, value in budget.divisible.items() if totals.get(unit)}
+    return min((value if value <= 1 else value / totals[unit] for unit, value in given.items()), default=None)
 
 
 def unfoldings_of(
@@ -50,12 +69,11 @@ def unfoldings_of(
     if wanted == "best":
         if kept is None:
             raise ValueError(
-                "unfolding='best' compares at a fraction of the cost; with ranks, or numbers as budgets, give "
-                "{layer name: unfolding}"
+                "unfolding='best' compares at a fraction of the cost; with ranks or a latency, give {layer name: unfolding}"
             )
         return {name: _best(layer, model, kept, of_rank=of_rank) for name, layer in free.items()}
     if wanted not in get_args(Unfolding):
-        raise ValueError(f"unfolding={wanted!r} must be channel, spatial, best or {{layer name: unfolding}}")
+        raise ValueError(f"unfolding={wanted!r} must be auto, channel, spatial, best or {{layer name: unfolding}}")
     return dict.fromkeys(free, cast(Unfolding, wanted))
 
 

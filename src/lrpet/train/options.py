@@ -113,9 +113,10 @@ class Compression:
         ge=0,
         lt=1,
     )
-    unfolding: Literal["channel", "spatial", "best"] = option(
-        "channel",
-        "kernels of convolutions become k×k and 1×1 (channel), k×1 and 1×k (spatial), or what keeps more energy (best)",
+    unfolding: Literal["auto", "channel", "spatial", "best"] = option(
+        "auto",
+        "kernels of convolutions become k×k and 1×1 (channel), k×1 and 1×k (spatial), or what keeps more energy (best); "
+        "auto is best for --macs, --params and --bytes, and channel else",
     )
     overrides: dict[str, Any] = option(
         {},
