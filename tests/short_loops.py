@@ -26,7 +26,7 @@ def rank_of(weight: Tensor) -> int:
 def assert_low_rank(model: nn.Module, plan: lrpet.Plan) -> None:
     assert plan.ranks
     for name, layer in plan.bind(model).items():
-        assert rank_of(layer.weight) <= plan.ranks[name]
+        assert rank_of(layer.matrices().flatten(0, 1)) <= plan.ranks[name]
 
 
 def planned(model: nn.Module, **options: Any) -> lrpet.Projector:
