@@ -1,11 +1,12 @@
-"""What the benchmarks' scripts have in common: options, the clock, and files of results."""
+"""What the benchmarks' scripts have in common: options, the clock, files of results, and means in words."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,9 @@ def write_json(path: Path, results: Mapping[str, Any], *, indent: int | None = 1
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as temporary:
         temporary.write_text(json.dumps(results, indent=indent) + "\n", encoding="utf-8")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write mean ± standard deviation in percent, or a single value alone."""
+    mean = f"{100 * statistics.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.2f}"

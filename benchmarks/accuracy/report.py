@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import language_report, speed_report
+from benchmarks import cuts_report, language_report, speed_report
 from benchmarks.accuracy import figures
 from benchmarks.accuracy.methods import leads, lrpet
 from benchmarks.accuracy.store import Store
-from benchmarks.script import parser_of, read_json
+from benchmarks.script import parser_of, read_json, spread
 
 Results = list[dict[str, Any]]
 
@@ -66,13 +66,6 @@ for the network as it comes, and after re-estimating batch norm's statistics on 
 the test set.
 """
 
-ALLOCATION = """\
-## What singular values count for: {name}
-
-Each of {networks} trained dense networks is cut to a budget by each way of counting. Batch norm is re-estimated, and nothing is
-retrained. Accuracy (mean ± standard deviation over the networks) and loss (mean) are those on held-out images.
-[`benchmarks/allocation.py`](benchmarks/allocation.py) says what each way is.
-"""
 SPEED = """\
 ## Time and multiply-adds
 
@@ -109,12 +102,6 @@ def grouped(results: Results) -> dict[tuple[str, str, int], Results]:
     for result in results:
         groups[result["model"], result["data"], result["epochs"]].append(result)
     return dict(sorted(groups.items()))
-
-
-def spread(values: list[float]) -> str:
-    """Write mean ± standard deviation in percent, or a single value alone."""
-    mean = f"{100 * statistics.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.2f}"
 
 
 def against(results: Results, reference: Results, key: str) -> str:
@@ -186,22 +173,6 @@ def gradients_table(gradients: dict[str, Any]) -> list[str]:
     return lines
 
 
-def allocation_table(measured: dict[str, Any]) -> list[str]:
-    """Write a table in Markdown: for each way of counting, accuracy and loss at each budget."""
-    rows = [row for row in measured["rows"] if row["way"] != "dense"]
-    budgets = sorted({row["budget"] for row in rows}, reverse=True)
-    heads = [f"{what}, {budget:.0%} of the multiply-adds" for budget in budgets for what in ("accuracy", "loss")]
-    lines = [f"| a layer counts by | {' | '.join(heads)} |", "|" + "---|" * (1 + len(heads))]
-    for way in dict.fromkeys(row["way"] for row in rows):
-        cells = []
-        for budget in budgets:
-            chosen = [row for row in rows if (row["way"], row["budget"]) == (way, budget)]
-            losses = [row["val_loss"] for row in chosen]
-            cells += [spread([row["val_accuracy"] for row in chosen]), f"{statistics.mean(losses):.3f}"]
-        lines.append(f"| {way} | {' | '.join(cells)} |")
-    return lines
-
-
 def page(folder: Path) -> str:
     """Write the page in Markdown."""
     results = read(folder)
@@ -210,7 +181,14 @@ def page(folder: Path) -> str:
         parts.append(VERDICTS.read_text(encoding="utf-8"))
     language = language_report.section(folder)
     return "\n".join(
-        [*parts, *_accuracies(results), *_allocations(folder), *language, *_speeds(folder), *_gradients(folder)]
+        [
+            *parts,
+            *_accuracies(results),
+            *cuts_report.sections(folder),
+            *language,
+            *_speeds(folder),
+            *_gradients(folder),
+        ]
     )
 
 
@@ -223,14 +201,6 @@ def _accuracies(results: Results) -> Iterator[str]:
         yield from (
             f"![{title}](benchmarks/figures/{kind}-{name}.svg)\n" for kind, title in figures.kinds(group).items()
         )
-
-
-def _allocations(folder: Path) -> Iterator[str]:
-    for file in sorted(folder.glob("allocation-*.json")):
-        measured = read_json(file)
-        networks = len({row["network"] for row in measured["rows"]})
-        yield ALLOCATION.format(name=file.stem.removeprefix("allocation-"), networks=networks)
-        yield "\n".join(allocation_table(measured)) + "\n"
 
 
 def _speeds(folder: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.accuracy import report
 from benchmarks.accuracy.run import Cell
 from benchmarks.accuracy.store import Store
+from benchmarks.script import spread
 
 ROOT = Path(__file__).parents[2]
 CELL = ("model", "data", "method", "keep", "epochs", "seed")
@@ -145,5 +146,5 @@ def test_the_verdicts_quote_the_results() -> None:
         for leading in [[r for r in results if (r["method"], r["keep"]) == (report.LEADING[0], 0.38)]]
         for method in report.TITLES
     }
-    known = single | differences | {report.spread(values) for values in held_out.values()}
+    known = single | differences | {spread(values) for values in held_out.values()}
     assert [figure for figure in quoted if not (figure in tables or figure in known)] == []

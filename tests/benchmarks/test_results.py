@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import coverage_report, faults_report, generation_report, sharding_report, speed_report, tradeoff
 from benchmarks.accuracy import report
+from benchmarks.script import spread
 
 ROOT = Path(__file__).parents[2]
 PROVENANCE = {"command", "commit", "hardware", "versions", "seed"}
@@ -199,10 +200,10 @@ def test_accuracy_against_others() -> None:
     }
     found = {(method, keep): after_40_epochs(method, keep) for method in titles for keep in (0.38, 0.2)}
     assert {f"{row['macs'] / row['macs_dense']:.2f}" for rows in found.values() for row in rows} == {"0.42", "0.21"}
-    spread = {key: report.spread([row["test_accuracy"] for row in rows]) for key, rows in found.items()}
+    written = {key: spread([row["test_accuracy"] for row in rows]) for key, rows in found.items()}
     for method, title in titles.items():
-        assert f"| {title} | {spread[method, 0.38]} | {spread[method, 0.2]} |" in NUMBERS
-    dense = report.spread([row["test_accuracy"] for row in after_40_epochs("dense", None)])
+        assert f"| {title} | {written[method, 0.38]} | {written[method, 0.2]} |" in NUMBERS
+    dense = spread([row["test_accuracy"] for row in after_40_epochs("dense", None)])
     assert f"| dense, at 100 % | {dense} | |" in NUMBERS
     assert "LRPET is ahead of factors from scratch at every seed." in NUMBERS
     for keep in (0.38, 0.2):
@@ -250,7 +251,7 @@ def test_the_three_numbers_of_the_readme() -> None:
 
     methods = (("dense", None), ("lead_base", 0.38), ("svd_retrain", 0.38))
     found = [after_40_epochs(*method) for method in methods]
-    dense, ours, retrained = (report.spread([row["test_accuracy"] for row in rows]) for rows in found)
+    dense, ours, retrained = (spread([row["test_accuracy"] for row in rows]) for rows in found)
     assert f"| {dense} % | {ours} %; SVD and retraining {retrained} % | [`accuracy.jsonl`]" in README
     assert {f"{row['macs'] / row['macs_dense']:.2f}" for rows in found[1:] for row in rows} == {"0.42"}
     assert "ResNet-20 on CIFAR-10, 40 epochs, 42 % of the multiply-adds: accuracy of three seeds" in README
