@@ -113,6 +113,31 @@ def test_speed_tables() -> None:
     assert "\n".join(speed_report.timed_table(by_time)) in NUMBERS
 
 
+def test_what_the_division_of_kernels_is_worth() -> None:
+    text = page("docs/method.md")
+    rows = report.read(ROOT / "benchmarks" / "results")
+    found = {
+        method: [row for row in rows if (row["method"], row["epochs"], row["keep"]) == (method, 12, 0.2)]
+        for method in ("lead_best", "lead_base")
+    }
+    written = {method: spread([row["test_accuracy"] for row in some]) for method, some in found.items()}
+    assert f"at the end is {written['lead_best']} % in place of {written['lead_base']} %" in text
+    kept = {method: [100 * (1 - row["pruned"]["pruned"][0]) for row in some] for method, some in found.items()}
+    best, base = (f"{min(kept[method]):.0f} to {max(kept[method]):.0f} %" for method in found)
+    assert f"keeps {best} of it in place of {base}" in text
+
+    ratios: dict[str, list[float]] = {"onnxruntime": [], "openvino": []}
+    for each in speed_report.read(ROOT / "benchmarks" / "results", "avx512")[0]:
+        times = {(row["network"], row["runtime"], row["batch_size"]): row["milliseconds"] for row in each["rows"]}
+        for (network, *where), time in times.items():
+            if (other := times.get((f"{network}, k×k and 1×1", *where))) is not None:
+                ratios[where[0]].append(other / time)
+    told = [f"{min(values):.2f} to {max(values):.2f} of" for values in ratios.values()]
+    assert f"networks take {told[0]} these times in ONNX Runtime and {told[1]} them in OpenVINO" in " ".join(
+        NUMBERS.split()
+    )
+
+
 def test_scaling() -> None:
     text, measured = page("docs/scaling.md"), result("sharding-cpu.json")
     assert "\n".join(sharding_report.measured_table(measured["measured"])) in text
