@@ -100,10 +100,11 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
             what is frozen.
         exclude: Layers that stay dense, in the same form.
         unfolding: How the kernel of a two-dimensional convolution is divided: "channel", k×k then 1×1, as in the paper;
-            "spatial", k×1 then 1×k; "best", for every layer the one that keeps more energy at the same multiply-adds; or
-            {layer name: one of the first two}. Shapes decide what is best, so that weights before training say it, too.
-            "auto" is "best" for budgets of macs, params and bytes. It is "channel" for keep, ranks, latency, layers that
-            `overrides` names, worths and ratios, since these are about the ranks or times of channel pairs.
+            "spatial", k×1 then 1×k; "best", for every layer the one that keeps more energy of the weight as it is now at
+            the same multiply-adds; or {layer name: one of the first two}. "auto", for budgets of macs, params and bytes, is
+            what keeps more of a random weight of that shape: for trained weights, too, shapes nearly always decide. It is
+            "channel" for keep, ranks, latency, layers that `overrides` names, worths and ratios, which are about the ranks
+            or times of channel pairs.
         rectify: Record each layer's batch norm, to be folded in when it is projected.
         factorize_all: Factorise even where the factors cost as much as the dense layer or more.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
@@ -14,14 +15,19 @@ from lrpet.planning.budget import Budget
 from lrpet.planning.costs import MatrixCost, uniform_rank
 from lrpet.planning.spectra import energies
 
+#: What keeps more energy at the same cost, if weights were random.
+BY_SHAPE = "by shape"
+#: Points of the integral over singular values.
+POINTS = 512
+
 
 def automatic(budget: Budget, allocate: Any, *, timed: bool) -> str:
-    """Return what "auto" is: "best" where a cost alone is budgeted, and no ranks or worths of channel pairs are given.
+    """Return what "auto" is: "by shape" where a cost alone is budgeted, and no worths or ratios of channel pairs are given.
 
     At equal multiply-adds spatial pairs keep more energy and are as fast; RESULTS.md has what that is worth in accuracy.
     """
     of_cost = bool(budget.divisible) and "latency" not in budget.divisible and not timed
-    return "best" if of_cost and isinstance(allocate, str) else "channel"
+    return BY_SHAPE if of_cost and isinstance(allocate, str) else "channel"
 
 
 def kept_fraction(budget: Budget, seen: Observation) -> float | None:
@@ -43,8 +49,8 @@ def unfoldings_of(
 ) -> dict[str, Unfolding]:
     """Return the unfolding of every layer that has a choice: a two-dimensional convolution with a kernel above 1×1.
 
-    `wanted` is one unfolding for all, or {layer name: unfolding}, or "best". The best keeps more energy at a fraction `kept`
-    of the layer's multiply-adds; with `of_rank`, at those of the channel unfolding at this fraction of its rank.
+    `wanted` is one unfolding for all, {layer name: unfolding}, "best" or `BY_SHAPE`. The best keeps more energy at a fraction
+    `kept` of the layer's multiply-adds; with `of_rank`, at those of the channel unfolding at this fraction of its rank.
 
     Raises ValueError for an unknown unfolding or layer, and for "best" without a fraction.
     """
@@ -66,29 +72,52 @@ def unfoldings_of(
                     f"network; those are: {', '.join(free) or 'none'}"
                 )
         return dict(wanted)
-    if wanted == "best":
+    if wanted in ("best", BY_SHAPE):
         if kept is None:
             raise ValueError(
                 "unfolding='best' compares at a fraction of the cost; with ranks or a latency, give {layer name: unfolding}"
             )
-        return {name: _best(layer, model, kept, of_rank=of_rank) for name, layer in free.items()}
+        weighed = None if wanted == BY_SHAPE else model
+        return {name: _best(layer, weighed, kept, of_rank=of_rank) for name, layer in free.items()}
     if wanted not in get_args(Unfolding):
         raise ValueError(f"unfolding={wanted!r} must be auto, channel, spatial, best or {{layer name: unfolding}}")
     return dict.fromkeys(free, cast(Unfolding, wanted))
 
 
-def _best(layer: Observed, model: nn.Module, fraction: float, *, of_rank: bool) -> Unfolding:
+def _best(layer: Observed, model: nn.Module | None, fraction: float, *, of_rank: bool) -> Unfolding:
+    """Return what keeps more energy of the weight; without a model, of a random weight of its shape."""
     channel = cost_of([layer], "channel")
     allowed = channel.macs(uniform_rank(channel.full_rank, fraction)) if of_rank else fraction * channel.macs()
     kept: dict[Unfolding, float] = {}
     for unfolding in get_args(Unfolding):
         cost = cost_of([layer], unfolding)
         rank = min(cost.full_rank, int(allowed // cost.macs(1))) if cost.macs(1) else 0
+        if model is None:
+            kept[unfolding] = kept_of_random(cost.rows // cost.groups, cost.columns, rank)
+            continue
         norm = None if layer.batch_norm is None else model.get_submodule(layer.batch_norm)
         bound = layer_of(layer.module, layer.name, unfolding=unfolding, batch_norm=norm)
         assert bound is not None
         kept[unfolding] = float(energies(bound, relative=True)[:, :rank].sum())
     return max(kept, key=kept.__getitem__)
+
+
+def kept_of_random(rows: int, columns: int, rank: int) -> float:
+    """Return the fraction of its energy that a large matrix of independent entries keeps at a rank.
+
+    Squared singular values are as 1 + λ + 2√λ·cos θ, with λ the ratio of the sides, by the law of Marchenko and Pastur (1967).
+    In θ their density is 2·sin²θ / (π·(1 + λ + 2√λ·cos θ)), and that of their energy 2·sin²θ / π.
+    """
+    ratio, wanted = min(rows, columns) / max(rows, columns), rank / min(rows, columns)
+    share = energy = 0.0
+    for point in range(POINTS):
+        angle = math.pi * (point + 0.5) / POINTS
+        weight = 2 * math.sin(angle) ** 2 / POINTS
+        part = weight / (1 + ratio + 2 * math.sqrt(ratio) * math.cos(angle))
+        if share + part >= wanted:
+            return energy + weight * (wanted - share) / part
+        share, energy = share + part, energy + weight
+    return 1.0
 
 
 def cost_of(layers: Sequence[Observed], unfolding: Unfolding) -> MatrixCost:
