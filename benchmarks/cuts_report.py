@@ -23,8 +23,7 @@ ONE_SHOT = """\
 
 Each of {networks} trained dense networks, {dense} on held-out images, is cut once, at ranks by energy (`lrpet.compress`).
 Batch norm is re-estimated, and nothing is retrained. Accuracy is that on held-out images (mean ± standard deviation over the
-networks).
-[`benchmarks/one_shot.py`](benchmarks/one_shot.py) says what each way is.
+networks). [`benchmarks/one_shot.py`](benchmarks/one_shot.py) says what each way is.
 """
 #: How kernels are divided, in the words of the table.
 KERNELS = {"channel": "k×k and 1×1", "best": "what keeps more"}
