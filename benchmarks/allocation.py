@@ -108,15 +108,20 @@ def seed_of(folder: Path) -> int:
     return int(folder.parent.name.rsplit("-", 1)[-1])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
+def parsed(description: str | None, argv: Sequence[str] | None, *, macs: Sequence[float]) -> argparse.Namespace:
+    """Read the options of a benchmark that cuts trained networks; `macs` are its budgets by default."""
+    parser = parser_of(description)
     parser.add_argument("out", type=Path)
     parser.add_argument("--networks", nargs="+", type=Path, required=True)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--macs", nargs="+", type=float, default=[0.45, 0.29])
-    given = parser.parse_args(argv)
+    parser.add_argument("--macs", nargs="+", type=float, default=list(macs))
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = parsed(__doc__, argv, macs=(0.45, 0.29))
     source = provenance()
     rows = [row for folder in given.networks for row in measure(folder, given)]
     write_json(given.out, {**source, "seed": [*map(seed_of, given.networks)], "rows": rows})

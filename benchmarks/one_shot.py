@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 import lrpet
-from benchmarks.allocation import BATCHES, seed_of
-from benchmarks.script import parser_of, write_json
+from benchmarks.allocation import BATCHES, parsed, seed_of
+from benchmarks.script import write_json
 from lrpet.train.config import make_config
 from lrpet.train.measure import score
 from lrpet.train.provenance import provenance
@@ -74,14 +74,7 @@ def measure(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--networks", nargs="+", type=Path, required=True)
-    parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--macs", nargs="+", type=float, default=[0.42, 0.21])
-    given = parser.parse_args(argv)
+    given = parsed(__doc__, argv, macs=(0.42, 0.21))
     source = provenance()
     rows = [row for folder in given.networks for row in measure(folder, given)]
     write_json(given.out, {**source, "seed": [*map(seed_of, given.networks)], "images": IMAGES, "rows": rows})
