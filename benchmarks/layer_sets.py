@@ -84,7 +84,7 @@ def trained(name: str, *, device: torch.device) -> tuple[nn.Module, lrpet.Plan, 
     plan = lrpet.plan(
         network, batch()[0][:1], keep=chosen.keep, include=chosen.include, exclude=chosen.exclude, factorize_all=True
     )
-    projector = lrpet.Projector(network, plan, start=0, every=10**9)
+    projector = lrpet.Projector(network, plan, start=0, every=10**9, cuda_graphs=False)
     optimizer = torch.optim.SGD(network.parameters(), lr=chosen.lr, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=chosen.steps * (PROJECTIONS + 1))
     network.train()

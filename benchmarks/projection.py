@@ -109,7 +109,7 @@ def measure(name: str, *, rounds: int, device: torch.device) -> dict[str, Any]:
     state = {**projector.state_dict(), "waits": {}}
     cold = lrpet.Projector(network, plan, start=0, every=1, solver="eigh")
 
-    recorded = lrpet.Projector(network, plan, start=0, every=1, cuda_graphs=True)
+    recorded = lrpet.Projector(network, plan, start=0, every=1)
     contenders: dict[str, Callable[[], Any]] = {
         "products": products(before, plan.ranks),
         "warm": projector.project,

@@ -83,7 +83,7 @@ def test_recorded_projections_are_those_of_single_kernels(options: dict[str, Any
 
 def test_a_recorded_projection_changes_nothing_where_a_weight_is_not_finite() -> None:
     network, plan, _ = trained("cuda")
-    projector = lrpet.Projector(network, plan, start=0, every=1, cuda_graphs=True)
+    projector = lrpet.Projector(network, plan, start=0, every=1)
     for _ in range(3):
         projector.project()
     layer = network.get_submodule(next(iter(plan.ranks)))
@@ -115,19 +115,46 @@ def test_seconds_leave_out_what_was_launched_before() -> None:
 def test_a_state_of_recorded_projections_goes_on_elsewhere() -> None:
     """The state stays what it was while the projector goes on."""
     network, plan, _ = trained("cuda")
-    projector = lrpet.Projector(network, plan, start=0, every=1, cuda_graphs=True)
+    projector = lrpet.Projector(network, plan, start=0, every=1)
     for _ in range(3):
         shaken([network], 0.003)
         projector.step()
     state, other = copy.deepcopy(projector.state_dict()), copy.deepcopy(network)
     kept = projector.state_dict()
-    resumed = lrpet.Projector(other, plan, start=0, every=1, cuda_graphs=True)
+    resumed = lrpet.Projector(other, plan, start=0, every=1)
     resumed.load_state_dict(state)
     for _ in range(3):
         shaken([network, other], 0.003)
         assert resumed.project().pruned == pytest.approx(projector.project().pruned, rel=1e-3)
     for name, basis in state["bases"].items():
         assert torch.equal(kept["bases"][name], basis)
+
+
+def test_a_copy_of_a_projector_records_for_itself() -> None:
+    network, plan, _ = trained("cuda")
+    projector = lrpet.Projector(network, plan, start=0, every=1)
+    for _ in range(3):
+        projector.project()
+    copied = copy.deepcopy(projector)
+    shaken([projector.model, copied.model], 0.003)
+    before = copy.deepcopy(projector.model.state_dict())
+    report = copied.project()
+    for name, value in projector.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert projector.project().pruned == pytest.approx(report.pruned, rel=1e-3)
+
+
+def test_weights_that_move_in_memory_are_not_recorded_again_and_again() -> None:
+    network, plan, _ = trained("cuda")
+    projector = lrpet.Projector(network, plan, start=0, every=1)
+    kept = []
+    for _ in range(9):
+        for parameter in network.parameters():
+            kept.append(parameter.data)
+            parameter.data = parameter.data.clone()
+        assert projector.project().pruned >= 0
+    assert projector._recorder is not None
+    assert 1 <= projector._recorder.replays <= 5
 
 
 def test_products_of_a_projection_are_not_in_tf32() -> None:

@@ -59,8 +59,8 @@ class Projector:
         calibration: Inputs of the network, each as for `lrpet.plan`, without labels. Every projection then looks at the outputs
             on all of them, and keeps what the outputs of each layer need, (E6) of `lrpet.projecting.outputs`, and not what the
             weights need. It costs two forward passes of these inputs: a batch is enough. Each process gives its own.
-        cuda_graphs: Replay the kernels of a projection of a small network, in one process on one GPU. Projections of networks
-            above 2²⁵ weights, in several processes, of float16 weights or on a CPU go on without.
+        cuda_graphs: Replay the kernels of a projection of a small network, where one process works on one GPU. Projections of
+            networks above 2²⁵ weights, in several processes, of float16 weights or on a CPU go on without.
 
     Raises:
         ValueError: the plan is another network's, the weights cannot be changed in place, or an argument is out of range.
@@ -81,7 +81,7 @@ class Projector:
         solver: Solver = "auto",
         basis_memory: int | None = None,
         calibration: Collection[Any] | None = None,
-        cuda_graphs: bool = False,
+        cuda_graphs: bool = True,
     ) -> None:
         if not isinstance(plan, Plan):
             raise ValueError(f"plan must be what lrpet.plan returned; got {type(plan).__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from lrpet.sharding.work import together
 
 #: Networks with more planned weights keep a GPU busy as they are, and a recording would hold on to copies of all of them.
 RECORDED_UP_TO = 2**25
+#: Recordings after which each must have been replayed twice on average: else the weights move in memory too often.
+RECORDINGS = 4
 
 
 @dataclass(eq=False)
@@ -55,23 +58,30 @@ class Recorder:
         self._recording: _Recording | None = None
         self._recorded_for: Hashable = None
         self._refused = False
+        self._recordings = 0
         self.replays = 0
         """Projections that were replayed."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the graphs, which belong to this process and these weights: a copy records its own."""
+        return {**self.__dict__, "_recording": None, "_recorded_for": None}
 
     def project(self, in_force: PlanInForce) -> Found | None:
         """Project all layers, and return what happened to their energies.
 
         Returns None, and changes nothing, where kernels have to be launched one by one. That is so before there are bases of
         all layers, if a basis is not good enough or a weight not finite, if the weights are in float16, shared with other
-        processes or on several devices, and if they are more than `RECORDED_UP_TO`.
+        processes or on several devices, if they are more than `RECORDED_UP_TO`, and if they move in memory all the time.
         """
         if self._refused or not in_force.settled or not self._warm.all_on_gpu(in_force.ranks):
             return None
         key = (_places(in_force.layers.values()), tuple(in_force.ranks.items()), tuple(self._options().items()))
         if self._recorded_for != key:
             self._recorded_for, self._recording, stacks = key, None, in_force.stacks()
-            if _can_be_recorded(stacks):
+            self._refused = self._recordings >= RECORDINGS and self.replays < 2 * self._recordings
+            if not self._refused and _can_be_recorded(stacks):
                 self._recording = self._record(stacks)
+                self._recordings += 1
         recording = self._recording
         if recording is None:
             return None

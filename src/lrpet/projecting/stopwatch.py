@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -19,6 +20,10 @@ class Stopwatch:
     def __init__(self) -> None:
         self._counted = 0.0
         self._running: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the events, which cannot be copied."""
+        return {"_counted": self.seconds, "_running": deque()}
 
     @property
     def seconds(self) -> float:

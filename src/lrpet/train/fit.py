@@ -281,7 +281,6 @@ def _projector(
         descent=descent(config),
         solver=config.solver,
         calibration=_calibration(task, processes, batches),
-        cuda_graphs=config.cuda_graphs,
     )
 
 
