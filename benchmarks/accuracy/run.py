@@ -125,11 +125,15 @@ class Run:
         half = epochs // 2
         return self._fit(folder, self.dense_part(half), None, Hooks(first=half), {})
 
-    def dense_part(self, epochs: int) -> nn.Module:
-        """Train the dense network for the first so many epochs of the cell's; runs that differ in their method share it."""
+    def dense_part(self, epochs: int, **changes: Any) -> nn.Module:
+        """Train the dense network for the first so many epochs of the cell's; runs that differ in their method share it.
+
+        It can be trained with `changes` to the options, for instance to have the moving average of its weights.
+        """
         cell = self.cell
-        folder = Cell(cell.model, cell.data, f"dense-{epochs}-of", None, cell.epochs, cell.seed).name
-        return self._fit(Path("shared") / folder, self.network(), None, Hooks(last=epochs), {})
+        said = "".join(f"-{name}-{value}" for name, value in changes.items())
+        folder = Cell(cell.model, cell.data, f"dense-{epochs}-of{said}", None, cell.epochs, cell.seed).name
+        return self._fit(Path("shared") / folder, self.network(), None, Hooks(last=epochs), changes)
 
     def fit(
         self,

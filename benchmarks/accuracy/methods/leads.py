@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,7 @@ def train(
     factors_from: float | None = None,
     frobenius: bool = False,
     tangent: bool = False,
+    taught: bool = False,
     **changes: Any,
 ) -> nn.Module:
     """Train the dense network for half of the epochs, and project it, or train its factors, in the other half.
@@ -43,11 +45,14 @@ def train(
         factors_from: The fraction of the training from which the factors themselves are trained.
         frobenius: Whether these factors have Frobenius decay.
         tangent: Whether the momentum is projected onto the tangent space of the low-rank matrices, after each projection.
+        taught: Whether the moving average of the dense network's weights at half of the epochs is the teacher from then on.
         changes: Those to the trainer's defaults.
     """
     epochs, half = run.cell.epochs, run.cell.epochs // 2
     network = run.dense_part(half)
     plan = _plan(run, network, ranks) if unfolding == "channel" else run.plan_by_energy(network, unfolding=unfolding)
+    if taught:
+        changes["teacher"] = str(_teacher(run, half))
     until = epochs if factors_from is None else round(factors_from * epochs)
     if until > half:
         before_step = _tangent(plan.bind(network)) if tangent else None
@@ -59,6 +64,17 @@ def train(
     if until == epochs:
         return compact
     return run.fit("factors", compact, first=until, before_step=decaying(compact, plan) if frobenius else None)
+
+
+def _teacher(run: Run, epochs: int) -> Path:
+    """Save the moving average of the dense network's weights after so many epochs, and return its folder."""
+    folder = run.work / run.cell.name / "teacher"
+    lrpet.save(
+        lrpet.factorize(run.dense_part(epochs, ema=EMA), lrpet.plan(run.network(), run.task.example, ranks={})),
+        folder,
+        overwrite=True,
+    )
+    return folder
 
 
 def _plan(run: Run, network: nn.Module, ranks: Division) -> lrpet.Plan:
@@ -110,6 +126,9 @@ def _tangent(layers: Mapping[str, MatrixLayer]) -> BeforeStep:
     return project
 
 
+#: How much of the moving average of weights a step leaves.
+EMA = 0.998
+
 #: {method: (its title, its arguments of `train`)}.
 LEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "lead_base": ("LRPET from one half-trained network, ranks by energy", {}),
@@ -126,12 +145,30 @@ LEADS: dict[str, tuple[str, dict[str, Any]]] = {
         "kernels divided as keeps most energy, no rectification",
         {"unfolding": "best", "rectify": False},
     ),
+    "lead_best_outputs": (
+        "metric of the outputs, kernels as keeps most energy",
+        {"unfolding": "best", "calibration": 128},
+    ),
+    "lead_best_tangent": (
+        "momentum in the tangent space, no rectification, kernels as keeps most energy",
+        {"unfolding": "best", "tangent": True, "rectify": False},
+    ),
+    "lead_best_ema": ("moving average of the weights, kernels as keeps most energy", {"unfolding": "best", "ema": EMA}),
+    "lead_best_taught": (
+        "moving average at half as teacher, kernels as keeps most energy",
+        {"unfolding": "best", "taught": True},
+    ),
+    "lead_best_from_0.75": (
+        "projected from 0.75 on, kernels as keeps most energy",
+        {"unfolding": "best", "start": 0.5},
+    ),
+    "lead_best_tail_0.5": ("tail halved, kernels as keeps most energy", {"unfolding": "best", "tail_scale": 0.5}),
     "lead_outputs": ("metric of the outputs", {"calibration": 128}),
     "lead_tangent": ("momentum in the tangent space, no rectification", {"tangent": True, "rectify": False}),
     "lead_every_1": ("projected every step", {"every": 1}),
     "lead_every_20": ("projected every 20 steps", {"every": 20}),
     "lead_tail_0.5": ("tail halved", {"tail_scale": 0.5}),
-    "lead_ema": ("moving average of the weights", {"ema": 0.998}),
+    "lead_ema": ("moving average of the weights", {"ema": EMA}),
     "lead_factors": ("factors from half on", {"factors_from": 0.5}),
     "lead_factors_frobenius": (
         "factors with Frobenius decay from half on",
