@@ -1,4 +1,4 @@
-"""Tables in Markdown of what `benchmarks.speed` measured, for each instruction set of the processors it ran on."""
+"""Tables in Markdown of what `benchmarks.speed` measured, for each instruction set or GPU it ran on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from benchmarks.script import read_json
 from benchmarks.speed import ANY_RANK, CASES, CHANNEL
 
-NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-#: The instruction sets, as files and as tables name them; the first has all cases.
-INSTRUCTIONS = {"avx512": "AVX-512", "avx2": "AVX2"}
+NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "eager": "PyTorch"}
+#: The processors, as files and as tables name them: by instruction sets, the first of which has all cases, and a GPU.
+PROCESSORS = {"avx512": "AVX-512", "avx2": "AVX2", "h200": "H200"}
 MACS_HEAD = (
     "| network | budget | runtime | images | dense ms | compact ms | time | multiply-adds | realised | time, any rank "
     "| time, k×k and 1×1 |",
@@ -24,9 +24,9 @@ TIMED_HEAD = (
 Results = list[dict[str, Any]]
 
 
-def read(folder: Path, instructions: str) -> tuple[Results, Results]:
+def read(folder: Path, processor: str) -> tuple[Results, Results]:
     """Return the results of plans by multiply-adds, and of plans by time, in the order of the benchmark's cases."""
-    files = (folder / f"speed-{name}-{instructions}.json" for name in CASES)
+    files = (folder / f"speed-{name}-{processor}.json" for name in CASES)
     results = [read_json(file) for file in files if file.exists()]
     return [each for each in results if "rows" in each], [each for each in results if "timed" in each]
 
@@ -46,8 +46,8 @@ def macs_table(results: Iterable[dict[str, Any]]) -> list[str]:
                 network.removeprefix("macs="),
                 NAMES[runtime],
                 str(size),
-                f"{dense['milliseconds']:.1f}",
-                f"{row['milliseconds']:.1f}",
+                _milliseconds(dense),
+                _milliseconds(row),
                 f"{row['time_ratio']:.2f}",
                 f"{row['cost_ratio']:.2f}",
                 _percent(row["realised"]),
@@ -93,6 +93,10 @@ def timed_table(results: Iterable[dict[str, Any]]) -> list[str]:
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _milliseconds(row: dict[str, Any]) -> str:
+    return f"{row['milliseconds']:.{1 if row['runtime'] != 'eager' else 2}f}"
 
 
 def _percent(fraction: float) -> str:

@@ -140,7 +140,7 @@ LEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "lead_no_rectification": ("no rectification", {"rectify": False}),
     "lead_neither": ("neither", {"energy_transfer": False, "rectify": False}),
     "lead_spatial": ("kernels divided as 3×1 and 1×3", {"unfolding": "spatial"}),
-    "lead_best": ("kernels divided as keeps most energy", {"unfolding": "best"}),
+    "lead_best": ("LRPET's default: kernels divided as keeps most energy", {"unfolding": "best"}),
     "lead_best_no_rectification": (
         "kernels divided as keeps most energy, no rectification",
         {"unfolding": "best", "rectify": False},
