@@ -23,7 +23,7 @@ from torch.optim.swa_utils import update_bn
 
 import lrpet
 from benchmarks.accuracy.methods import METHODS
-from benchmarks.accuracy.run import Cell, Run
+from benchmarks.accuracy.run import Cell, Phase, Run
 from benchmarks.accuracy.store import Store
 from benchmarks.script import parser_of
 from lrpet.train.measure import score
@@ -42,7 +42,7 @@ def compute(cell: Cell, options: Mapping[str, Any], *, work: Path) -> dict[str, 
     run = Run(cell, options, work)
     compact = _through_disk(METHODS[cell.method](run), run, work / cell.name / "compact")
     counted = lrpet.plan(compact, run.task.example, ranks={})
-    settings = [phase.config.model_dump(mode="json", exclude={"output", "data_dir"}) for phase in run.phases]
+    settings = [_settings(phase, work) for phase in run.phases]
     return {
         **vars(cell),
         # Convolutions and linears, as papers count.
@@ -62,6 +62,14 @@ def compute(cell: Cell, options: Mapping[str, Any], *, work: Path) -> dict[str, 
         "settings": settings,
         **_curves(run),
     }
+
+
+def _settings(phase: Phase, work: Path) -> dict[str, Any]:
+    """Return a training's options, in which nothing says where the folder of checkpoints was."""
+    options: dict[str, Any] = phase.config.model_dump(mode="json", exclude={"output", "data_dir"})
+    if phase.config.teacher is not None:
+        options["teacher"] = str(Path(phase.config.teacher).relative_to(work))
+    return options
 
 
 def _through_disk(compact: nn.Module, run: Run, path: Path) -> nn.Module:

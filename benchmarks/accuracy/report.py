@@ -69,8 +69,8 @@ the test set.
 SPEED = """\
 ## Time and multiply-adds
 
-Whole networks were timed on two CPU cores, dense and compact in turns (`python -m benchmarks.speed benchmarks/results`). On an H200
-they ran in bfloat16 and NHWC, with batch norms folded in, and with the kernels of a pass replayed as one CUDA graph.
+Whole networks were timed on two CPU cores, dense and compact in turns (`python -m benchmarks.speed benchmarks/results`). On an
+H200 they ran in bfloat16 and NHWC, with batch norms folded in, and with the kernels of a pass replayed as one CUDA graph.
 Ratios are fractions of the dense network's. Realised is the part of the cut in multiply-adds that is a cut in time. Attention's
 products count. The last columns of plans by multiply-adds have the times of plans for an equal budget. One is of plans with
 `multiple_of=1`, the other of plans with kernels divided as in the paper (`unfolding="channel"`). A dash stands where a plan

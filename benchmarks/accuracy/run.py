@@ -128,7 +128,7 @@ class Run:
     def dense_part(self, epochs: int, **changes: Any) -> nn.Module:
         """Train the dense network for the first so many epochs of the cell's; runs that differ in their method share it.
 
-        It can be trained with `changes` to the options, for instance to have the moving average of its weights.
+        It can be trained with `changes` to the options.
         """
         cell = self.cell
         said = "".join(f"-{name}-{value}" for name, value in changes.items())

@@ -67,13 +67,13 @@ def train(
 
 
 def _teacher(run: Run, epochs: int) -> Path:
-    """Save the moving average of the dense network's weights after so many epochs, and return its folder."""
+    """Save the moving average of the dense network's weights after so many epochs, and return its folder.
+
+    The dense network is trained once more for it, which counts for nothing: the average could be had from the first time.
+    """
     folder = run.work / run.cell.name / "teacher"
-    lrpet.save(
-        lrpet.factorize(run.dense_part(epochs, ema=EMA), lrpet.plan(run.network(), run.task.example, ranks={})),
-        folder,
-        overwrite=True,
-    )
+    network = run.with_seed(run.cell.seed).dense_part(epochs, ema=EMA)
+    lrpet.save(lrpet.factorize(network, lrpet.plan(network, run.task.example, ranks={})), folder, overwrite=True)
     return folder
 
 
