@@ -66,23 +66,28 @@ def markdown(results: dict[str, Any]) -> list[str]:
 def verdict(results: dict[str, Any]) -> str:
     """Return in words what the compact network costs, takes and loses, and whether it is faster at all."""
     dense, compact = (measured(results, name, "onnxruntime") for name in (DENSE, LRPET))
-    accuracy = {name: 100 * arm["accuracy"] for name, arm in results["arms"].items()}
     ratio = compact["time_ratio"]
     if compact["milliseconds"] < dense["quartiles"][0]:
         speed = f"takes {ratio:.0%} of the time in ONNX Runtime ({1 / ratio:.1f} times as fast)"
     else:
         speed = f"is NOT faster here: it takes {ratio:.0%} of the time in ONNX Runtime"
-    changed = accuracy[LRPET] - accuracy[DENSE]
+    changed = gained(results, LRPET)
     doubts = [said for said in results["bench"]["verdicts"] if "may have been running" in said]
     return " ".join(
         [
             f"Verdict: with {compact['cost_ratio']:.0%} of the multiply-adds, the compact network {speed} and",
             f"{'loses' if changed < 0 else 'gains'} {abs(changed):.1f} points of accuracy. An SVD of the dense network "
-            f"loses {accuracy[DENSE] - accuracy[SVD]:.1f}, or {accuracy[DENSE] - accuracy[SVD_BN]:.1f} with batch norm "
-            f"re-estimated; cut half-way and trained on, {accuracy[DENSE] - accuracy[RETRAINED]:.1f}.",
+            f"loses {-gained(results, SVD):.1f}, or {-gained(results, SVD_BN):.1f} with batch norm "
+            f"re-estimated; cut half-way and trained on, {-gained(results, RETRAINED):.1f}.",
             *doubts,
         ]
     )
+
+
+def gained(results: dict[str, Any], name: str) -> float:
+    """Return the points of accuracy by which a network is ahead of the dense one."""
+    points: float = results["arms"][name]["accuracy"] - results["arms"][DENSE]["accuracy"]
+    return 100 * points
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -120,7 +125,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def headline(results: dict[str, Any]) -> str:
     compact = measured(results, LRPET, "onnxruntime")
-    changed = 100 * (results["arms"][LRPET]["accuracy"] - results["arms"][DENSE]["accuracy"])
+    changed = gained(results, LRPET)
     return (
         f"{compact['cost_ratio']:.0%} of the multiply-adds, {compact['time_ratio']:.0%} of the time, "
         f"{abs(changed):.1f} points of accuracy {'lost' if changed < 0 else 'gained'}"
