@@ -12,6 +12,7 @@ _OLD = torch.__version__ < "2.7"
 exporting = pytest.mark.skipif(_OLD, reason="export needs torch 2.7")
 training_shards = pytest.mark.skipif(_OLD, reason="torch 2.6 cannot train on a CPU what fully_shard shards")
 compiling_transformers = pytest.mark.skipif(_OLD, reason="torch 2.6 cannot trace the decorators of transformers 5")
+importing_torchao = pytest.mark.skipif(_OLD, reason="torchao cannot be imported beside torch 2.6")
 training_by_trl = pytest.mark.skipif(_OLD, reason="trl wants a GPU of the triton that torch 2.6 brings")
 
 

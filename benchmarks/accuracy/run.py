@@ -142,6 +142,7 @@ class Run:
         *,
         plan: lrpet.Plan | None = None,
         before_step: BeforeStep | None = None,
+        wrapped: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None,
         first: int = 0,
         last: int | None = None,
         **changes: Any,
@@ -151,7 +152,7 @@ class Run:
         Changes that say how a budget is divided (`allocate`) make a plan of their own. With `first` and `last` it is a part
         of the training, from one epoch to another.
         """
-        hooks = Hooks(before_step=before_step, first=first, last=last)
+        hooks = Hooks(before_step=before_step, wrapped=wrapped, first=first, last=last)
         return self._fit(Path(self.cell.name) / phase, network, plan, hooks, changes)
 
     def _fit(

@@ -26,6 +26,7 @@ from lrpet import models
 from lrpet.compact import files
 from lrpet.train.config import make_config, read_config
 from lrpet.train.folder import RunFolder
+from old_torch import importing_torchao
 
 ROOT = Path(__file__).parents[2]
 CELL = ("model", "data", "method", "keep", "epochs", "seed")
@@ -56,7 +57,9 @@ def test_a_network_that_a_recipe_describes_is_trained_as_it_says() -> None:
     assert described("resnet20") == {}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=importing_torchao if name == "pat" else ()) for name in METHODS]
+)
 def test_a_result_is_whole_and_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(ranks, "TRIALS", 2)
     result = compute(tmp_path, method)
@@ -96,7 +99,7 @@ def test_what_is_there_is_not_computed_again(tmp_path: Path, monkeypatch: pytest
     assert compute(tmp_path, "factors", epochs=1) == first
 
 
-@pytest.mark.parametrize("method", ["lrpet", "svd_retrain"])
+@pytest.mark.parametrize("method", ["lrpet", "svd_retrain", pytest.param("pat", marks=importing_torchao)])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -124,6 +127,12 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
     ]
     assert saved[0]
     assert saved[0] == saved[1]
+
+
+@importing_torchao
+@pytest.mark.filterwarnings("error:factorize cuts energy")
+def test_pat_draws_the_weights_to_their_ranks(tmp_path: Path) -> None:
+    compute(tmp_path, "pat", epochs=4)
 
 
 def test_methods_share_the_dense_training(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Hooks:
 
     before_step: Callable[[lrpet.Projector, torch.optim.Optimizer], None] | None = None
     """Called with the projector and the optimizer between each backward pass and optimizer step; it may change gradients."""
+    wrapped: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None
+    """Called with the optimizer; it returns one that takes the steps in its place, and leaves all state to it."""
     after_epoch: Callable[[int, Score | None], None] | None = None
     """Called with the number of epochs done and the validation score."""
     first: int = 0
@@ -102,10 +104,11 @@ class _Training:
         self.batches = task.batches(task.train, device, training=True, processes=processes)
         self.validation = task.batches(task.validation, device, training=False, processes=processes)
         self.plain_optimizer = make_optimizer(config, task.network)
-        self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
         self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
         self.teacher = load_teacher(config, task.dataset, device) if isinstance(task.dataset, Dataset) else None
-        self.prepared, self.optimizer = self.accelerator.prepare(task.network, self.plain_optimizer)
+        stepping = self.plain_optimizer if hooks.wrapped is None else hooks.wrapped(self.plain_optimizer)
+        self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
+        self.prepared, self.optimizer = self.accelerator.prepare(task.network, stepping)
         self.model = _callable(config, self.prepared, task.example, device=device, processes=processes.count)
         self.projector = _projector(task, self.accelerator, processes, self.batches, epochs=self.last - self.first)
         self.state = TrainingState(
