@@ -1,4 +1,4 @@
-"""Ways to make LRPET better, each alone: they begin with one dense network, half-way through its training.
+"""Ways to make LRPET better, each alone: they begin with one dense network, half-way through its training or as they say.
 
 Ranks are those of that network by energy, unless it says otherwise. They are compared with `lead_base`, lrpet's default, on
 held-out images.
@@ -30,34 +30,36 @@ def train(
     *,
     ranks: Division = "energy",
     unfolding: str = "channel",
+    dense_until: float = 0.5,
     factors_from: float | None = None,
     frobenius: bool = False,
     tangent: bool = False,
     taught: bool = False,
     **changes: Any,
 ) -> nn.Module:
-    """Train the dense network for half of the epochs, and project it, or train its factors, in the other half.
+    """Train the dense network for a part of the epochs, and project it, or train its factors, in the other part.
 
     Args:
         run: The cell.
         ranks: How the budget is divided: "energy", "squares", "cubes" or "uniform", see `_plan`.
         unfolding: How kernels are divided, see `lrpet.plan`; only with ranks by energy.
+        dense_until: The fraction of the training until which the network is dense.
         factors_from: The fraction of the training from which the factors themselves are trained.
         frobenius: Whether these factors have Frobenius decay.
         tangent: Whether the momentum is projected onto the tangent space of the low-rank matrices, after each projection.
-        taught: Whether the moving average of the dense network's weights at half of the epochs is the teacher from then on.
+        taught: Whether the moving average of the dense network's weights is the teacher of the other part.
         changes: Those to the trainer's defaults.
     """
-    epochs, half = run.cell.epochs, run.cell.epochs // 2
-    network = run.dense_part(half)
+    epochs, dense = run.cell.epochs, max(1, int(dense_until * run.cell.epochs))
+    network = run.dense_part(dense)
     plan = _plan(run, network, ranks) if unfolding == "channel" else run.plan_by_energy(network, unfolding=unfolding)
     if taught:
-        changes["teacher"] = str(_teacher(run, half))
+        changes["teacher"] = str(_teacher(run, dense))
     until = epochs if factors_from is None else round(factors_from * epochs)
-    if until > half:
+    if until > dense:
         before_step = _tangent(plan.bind(network)) if tangent else None
         options = {"every": 5, "start": 0.0, **changes}
-        network = run.fit("train", network, plan=plan, before_step=before_step, first=half, last=until, **options)
+        network = run.fit("train", network, plan=plan, before_step=before_step, first=dense, last=until, **options)
     else:
         lrpet.Projector(network, plan, start=0, every=1).project()
     compact = lrpet.factorize(network, plan)
@@ -161,6 +163,10 @@ LEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "lead_best_from_0.75": (
         "projected from 0.75 on, kernels as keeps most energy",
         {"unfolding": "best", "start": 0.5},
+    ),
+    "lead_best_from_0.25": (
+        "projected from 0.25 on, kernels as keeps most energy",
+        {"unfolding": "best", "dense_until": 0.25},
     ),
     "lead_best_tail_0.5": ("tail halved, kernels as keeps most energy", {"unfolding": "best", "tail_scale": 0.5}),
     "lead_outputs": ("metric of the outputs", {"calibration": 128}),
