@@ -25,8 +25,20 @@ Each of {networks} trained dense networks, {dense} on held-out images, is cut on
 Batch norm is re-estimated, and nothing is retrained. Accuracy is that on held-out images (mean ± standard deviation over the
 networks). [`benchmarks/one_shot.py`](benchmarks/one_shot.py) says what each way is.
 """
+DIVISIONS = """\
+## Ways to divide a kernel: {name}
+
+Every convolution without a stride, in each of {networks} trained dense networks, is cut to a fraction of its multiply-adds. The
+numbers are percentages of its energy that are kept (mean over the layers, ± standard deviation over the networks).
+[`benchmarks/divisions.py`](benchmarks/divisions.py) says how ranks are chosen.
+"""
 #: How kernels are divided, in the words of the table.
-KERNELS = {"channel": "k×k and 1×1", "best": "what keeps more"}
+KERNELS = {
+    "channel": "k×k and 1×1",
+    "spatial": "k×1 and 1×k",
+    "tucker": "1×1, k×k and 1×1 (Tucker-2)",
+    "best": "what keeps more",
+}
 
 
 def sections(folder: Path) -> Iterator[str]:
@@ -37,6 +49,11 @@ def sections(folder: Path) -> Iterator[str]:
         name = file.stem.removeprefix("one-shot-")
         yield ONE_SHOT.format(name=name, networks=len(dense), dense=spread(dense))
         yield "\n".join(one_shot_table(rows)) + "\n"
+    for file in sorted(folder.glob("divisions-*.json")):
+        rows = read_json(file)["rows"]
+        networks = len({row["network"] for row in rows})
+        yield DIVISIONS.format(name=file.stem.removeprefix("divisions-"), networks=networks)
+        yield "\n".join(divisions_table(rows)) + "\n"
     for file in sorted(folder.glob("allocation-*.json")):
         measured = read_json(file)
         networks = len({row["network"] for row in measured["rows"]})
@@ -54,6 +71,27 @@ def one_shot_table(rows: Rows) -> list[str]:
         chosen = [[row["val_accuracy"] for row in cut if (row["way"], row["budget"], row["unfolding"]) == (way, *column)]
                   for column in columns]  # fmt: skip
         lines.append(f"| {way} | {' | '.join(map(spread, chosen))} |")
+    return lines
+
+
+def divisions_table(rows: Rows) -> list[str]:
+    """Write a table in Markdown: for each way to divide kernels, the energy that is kept at each budget."""
+    budgets, networks = (list(dict.fromkeys(row[key] for row in rows)) for key in ("budget", "network"))
+    lines = ["| kernels | " + " | ".join(f"{budget:.0%} of the multiply-adds" for budget in budgets) + " |"]
+    lines.append("|" + "---|" * (1 + len(budgets)))
+    for division in dict.fromkeys(row["division"] for row in rows):
+        kept = [
+            [
+                statistics.mean(
+                    row["kept"]
+                    for row in rows
+                    if (row["division"], row["budget"], row["network"]) == (division, budget, network)
+                )
+                for network in networks
+            ]
+            for budget in budgets
+        ]
+        lines.append(f"| {KERNELS[division]} | {' | '.join(map(spread, kept))} |")
     return lines
 
 
