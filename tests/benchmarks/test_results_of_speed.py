@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 from typing import Any
 
 from benchmarks import generation_report, sharding_report, speed_report
@@ -87,8 +89,21 @@ def of_division(epochs: int) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def test_what_tucker_keeps() -> None:
+    rows = result("divisions-resnet20-cifar10.json")["rows"]
+    text = " ".join(page("docs/method.md").split())
+    for budget in (0.21, 0.42):
+        tucker, spatial = (
+            statistics.mean(row["kept"] for row in rows if (row["budget"], row["division"]) == (budget, division))
+            for division in ("tucker", "spatial")
+        )
+        assert re.search(
+            rf"{100 * tucker:.1f} %[^,;]* against {100 * spatial:.1f} % at {budget:.0%}".replace("%", " ?%"), text
+        )
+
+
 def test_what_the_division_of_kernels_is_worth() -> None:
-    text, found = page("docs/method.md"), of_division(12)
+    text, found = " ".join(page("docs/method.md").split()), of_division(12)
     kept = {method: [100 * (1 - row["pruned"]["pruned"][0]) for row in some] for method, some in found.items()}
     best, base = (f"{min(each):.0f} to {max(each):.0f} %" for each in kept.values())
     assert f"keeps {best} of it in place of {base}" in text
