@@ -99,8 +99,7 @@ class _Training:
         self.task, self.config, self.hooks, self.modality = task, config, hooks, task.modality
         self.accelerator = make_accelerator(config, folder.path, processes)
         device = self.accelerator.device
-        if config.channels_last:
-            task.network.to(memory_format=torch.channels_last)
+        task.network.to(memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
         self.batches = task.batches(task.train, device, training=True, processes=processes)
         self.validation = task.batches(task.validation, device, training=False, processes=processes)
         self.plain_optimizer = make_optimizer(config, task.network)
