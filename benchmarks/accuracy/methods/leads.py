@@ -1,7 +1,7 @@
 """Ways to make LRPET better, each alone: they begin with one dense network, half-way through its training or as they say.
 
-Ranks are those of that network by energy, unless it says otherwise. They are compared with `lead_base`, lrpet's default, on
-held-out images.
+Ranks are those of that network by energy, unless it says otherwise. They are compared on held-out images: with `lead_base`,
+which divides kernels as in the paper, or with `lead_best`, which divides them as lrpet does by default.
 """
 
 from __future__ import annotations
