@@ -24,7 +24,7 @@ from benchmarks.script import parser_of
 #: {network: fractions of every rank}: 1 − p for the pruning ratio p of LRPET's authors, and one with 72 % of the multiply-adds
 #: cut for ResNet-56, where NORTON's result is.
 POINTS = {"resnet56": (0.43, 0.28), "resnet110": (0.35,), "vgg16_bn": (0.22,)}
-DEFAULT = ("lead_base", "svd_retrain_by_energy")
+DEFAULT = ("lead_best", "svd_retrain_by_energy_plain")
 
 
 def cells(given: argparse.Namespace) -> list[Cell]:

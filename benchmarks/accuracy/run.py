@@ -142,7 +142,7 @@ class Run:
         *,
         plan: lrpet.Plan | None = None,
         before_step: BeforeStep | None = None,
-        wrapped: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None,
+        wrapped: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] = lambda optimizer: optimizer,
         first: int = 0,
         last: int | None = None,
         **changes: Any,

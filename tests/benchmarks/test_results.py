@@ -10,7 +10,7 @@ PROVENANCE = {"command", "commit", "hardware", "versions", "seed"}
 
 
 def test_results_say_where_they_come_from() -> None:
-    files = sorted((RESULTS).glob("*.json"))
+    files = sorted(RESULTS.glob("*.json"))
     assert files
     for file in files:
         assert result(file.name).keys() >= PROVENANCE, file

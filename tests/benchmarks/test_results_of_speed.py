@@ -1,4 +1,4 @@
-"""Every time that README and documentation quote is in a committed result."""
+"""Every time, and every energy that projections keep, which README and documentation quote, is in a committed result."""
 
 from __future__ import annotations
 

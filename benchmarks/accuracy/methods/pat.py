@@ -2,6 +2,7 @@
 
 The ranks come down by PAT's cubic schedule, from the end of the learning rate's warm-up to `HEALING` of the training; then the
 weights themselves are truncated. Both happen every 5 steps, as often as lrpet projects. Ranks are the plan's, for equal cost.
+torchao comes with lrpet's extra `executorch`.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Hooks:
 
     before_step: Callable[[lrpet.Projector, torch.optim.Optimizer], None] | None = None
     """Called with the projector and the optimizer between each backward pass and optimizer step; it may change gradients."""
-    wrapped: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None
+    wrapped: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] = lambda optimizer: optimizer
     """Called with the optimizer; it returns one that takes the steps in its place, and leaves all state to it."""
     after_epoch: Callable[[int, Score | None], None] | None = None
     """Called with the number of epochs done and the validation score."""
@@ -99,14 +99,15 @@ class _Training:
         self.task, self.config, self.hooks, self.modality = task, config, hooks, task.modality
         self.accelerator = make_accelerator(config, folder.path, processes)
         device = self.accelerator.device
-        task.network.to(memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
+        if config.channels_last:
+            task.network.to(memory_format=torch.channels_last)
         self.batches = task.batches(task.train, device, training=True, processes=processes)
         self.validation = task.batches(task.validation, device, training=False, processes=processes)
         self.plain_optimizer = make_optimizer(config, task.network)
         self.average = None if config.ema is None else Average(task.network, config.ema, device=device)
         self.teacher = load_teacher(config, task.dataset, device) if isinstance(task.dataset, Dataset) else None
-        stepping = self.plain_optimizer if hooks.wrapped is None else hooks.wrapped(self.plain_optimizer)
-        self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))
+        stepping = hooks.wrapped(self.plain_optimizer)
+        self.schedule = make_schedule(config, self.plain_optimizer, len(self.batches))  # with what wrapping added
         self.prepared, self.optimizer = self.accelerator.prepare(task.network, stepping)
         self.model = _callable(config, self.prepared, task.example, device=device, processes=processes.count)
         self.projector = _projector(task, self.accelerator, processes, self.batches, epochs=self.last - self.first)
@@ -129,11 +130,10 @@ class _Training:
         while progress.epoch < self.last:
             begin, cpu_begin = time.perf_counter(), time.process_time()
             trained = self.epoch(progress, folder, console)
-            counted = (len(self.batches) - progress.step) * self.task.counted_in_batch
             elapsed = time.perf_counter() - begin
+            rate = (len(self.batches) - progress.step) * self.task.counted_in_batch / elapsed
             progress = progress.advanced(elapsed, time.process_time() - cpu_begin)
             held_out = self.validated()
-            rate = counted / elapsed
             folder.log_epoch(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
             console.epoch_done(progress, self.projector, trained, held_out, lr=self.rate, rate=rate)
             console.corrupt(self.log_corrupt(folder))
