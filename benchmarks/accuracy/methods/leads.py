@@ -33,8 +33,7 @@ def train(
     dense_until: float = 0.5,
     factors_from: float | None = None,
     frobenius: bool = False,
-    tangent: bool = False,
-    taught: bool = False,
+    also: Literal["tangent", "taught", "divided again"] | None = None,
     **changes: Any,
 ) -> nn.Module:
     """Train the dense network for a part of the epochs, and project it, or train its factors, in the other part.
@@ -46,22 +45,26 @@ def train(
         dense_until: The fraction of the training until which the network is dense.
         factors_from: The fraction of the training from which the factors themselves are trained.
         frobenius: Whether these factors have Frobenius decay.
-        tangent: Whether the momentum is projected onto the tangent space of the low-rank matrices, after each projection.
-        taught: Whether the moving average of the dense network's weights is the teacher of the other part.
+        also: What is done besides. "tangent": the momentum is projected onto the tangent space of the low-rank matrices,
+            after each projection. "taught": the moving average of the dense network's weights is the teacher of the other
+            part. "divided again": the budget is divided again, until ranks settle, see `_settled`.
         changes: Those to the trainer's defaults.
     """
     epochs, dense = run.cell.epochs, max(1, int(dense_until * run.cell.epochs))
     network = run.dense_part(dense)
-    plan = _plan(run, network, ranks) if unfolding == "channel" else run.plan_by_energy(network, unfolding=unfolding)
-    if taught:
+    divided = partial(_plan, run, ranks=ranks, unfolding=unfolding)
+    plan = divided(network)
+    if also == "divided again":
+        network, plan, dense = _settled(run, network, divided, first=dense)
+    if also == "taught":
         changes["teacher"] = str(_teacher(run, dense))
     until = epochs if factors_from is None else round(factors_from * epochs)
     if until > dense:
-        before_step = _tangent(plan.bind(network)) if tangent else None
+        before_step = _tangent(plan.bind(network)) if also == "tangent" else None
         options = {"every": 5, "start": 0.0, **changes}
         network = run.fit("train", network, plan=plan, before_step=before_step, first=dense, last=until, **options)
     else:
-        lrpet.Projector(network, plan, start=0, every=1).project()
+        _project(network, plan)
     compact = lrpet.factorize(network, plan)
     if until == epochs:
         return compact
@@ -79,7 +82,30 @@ def _teacher(run: Run, epochs: int) -> Path:
     return folder
 
 
-def _plan(run: Run, network: nn.Module, ranks: Division) -> lrpet.Plan:
+def _project(network: nn.Module, plan: lrpet.Plan) -> None:
+    """Project once, by the settings of LRPET."""
+    lrpet.Projector(network, plan, start=0, every=1).project()
+
+
+def _settled(
+    run: Run, network: nn.Module, divided: Callable[[nn.Module], lrpet.Plan], *, first: int
+) -> tuple[nn.Module, lrpet.Plan, int]:
+    """Divide the budget again after each of some epochs, until ranks settle; return network, plan and the next epoch.
+
+    Projected weights keep no energy for other ranks. So weights are projected, trained freely for an epoch, and divided. This
+    ends where no rank changes, or half-way through the rest of the training.
+    """
+    plan = divided(network)
+    for epoch in range(first, (first + run.cell.epochs) // 2):
+        _project(network, plan)
+        network = run.fit(f"free-{epoch}", network, first=epoch, last=epoch + 1)
+        before, plan, first = plan.ranks, divided(network), epoch + 1
+        if plan.ranks == before:
+            break
+    return network, plan, first
+
+
+def _plan(run: Run, network: nn.Module, *, ranks: Division, unfolding: str) -> lrpet.Plan:
     """Divide the run's multiply-adds by the weights of `network`.
 
     "energy" keeps the largest sum of the layers' kept fractions. "squares" and "cubes" prune the least sum of the squares or
@@ -88,7 +114,7 @@ def _plan(run: Run, network: nn.Module, ranks: Division) -> lrpet.Plan:
     if ranks == "uniform":
         return run.plan
     if ranks == "energy":
-        return run.plan_by_energy(network)
+        return run.plan_by_energy(network, unfolding=unfolding)
     power = {"squares": 2, "cubes": 3}[ranks]
     layers = lrpet.plan(network, run.task.example, keep=1.0, factorize_all=True).bind(network)
     worths = {name: _worths(layer, power) for name, layer in layers.items()}
@@ -147,18 +173,30 @@ LEADS: dict[str, tuple[str, dict[str, Any]]] = {
         "kernels divided as keeps most energy, no rectification",
         {"unfolding": "best", "rectify": False},
     ),
+    "lead_best_no_transfer": (
+        "kernels divided as keeps most energy, no energy transfer",
+        {"unfolding": "best", "energy_transfer": False},
+    ),
+    "lead_best_neither": (
+        "kernels divided as keeps most energy, neither",
+        {"unfolding": "best", "energy_transfer": False, "rectify": False},
+    ),
+    "lead_best_divided_again": (
+        "ranks divided again until they settle, kernels as keeps most energy",
+        {"unfolding": "best", "also": "divided again"},
+    ),
     "lead_best_outputs": (
         "metric of the outputs, kernels as keeps most energy",
         {"unfolding": "best", "calibration": 128},
     ),
     "lead_best_tangent": (
         "momentum in the tangent space, no rectification, kernels as keeps most energy",
-        {"unfolding": "best", "tangent": True, "rectify": False},
+        {"unfolding": "best", "also": "tangent", "rectify": False},
     ),
     "lead_best_ema": ("moving average of the weights, kernels as keeps most energy", {"unfolding": "best", "ema": EMA}),
     "lead_best_taught": (
         "moving average at half as teacher, kernels as keeps most energy",
-        {"unfolding": "best", "taught": True},
+        {"unfolding": "best", "also": "taught"},
     ),
     "lead_best_from_0.75": (
         "projected from 0.75 on, kernels as keeps most energy",
@@ -170,7 +208,7 @@ LEADS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "lead_best_tail_0.5": ("tail halved, kernels as keeps most energy", {"unfolding": "best", "tail_scale": 0.5}),
     "lead_outputs": ("metric of the outputs", {"calibration": 128}),
-    "lead_tangent": ("momentum in the tangent space, no rectification", {"tangent": True, "rectify": False}),
+    "lead_tangent": ("momentum in the tangent space, no rectification", {"also": "tangent", "rectify": False}),
     "lead_every_1": ("projected every step", {"every": 1}),
     "lead_every_20": ("projected every 20 steps", {"every": 20}),
     "lead_tail_0.5": ("tail halved", {"tail_scale": 0.5}),
