@@ -150,6 +150,13 @@ def test_a_dense_training_goes_on_from_the_half_that_others_share(tmp_path: Path
     assert result["curve"]["epoch"] == [1, 2, 3, 4]
 
 
+def test_ranks_are_divided_again_after_an_epoch_without_projections(tmp_path: Path) -> None:
+    result = compute(tmp_path, "lead_best_divided_again", epochs=6)
+    assert result["curve"]["epoch"] == [1, 2, 3, 4, 5, 6]
+    first = compute(tmp_path, "lead_best", epochs=6)
+    assert (len(first["pruned"]["step"]), len(result["pruned"]["step"])) == (6, 4)  # two in each epoch
+
+
 def test_the_subgradient_is_that_of_the_nuclear_norm() -> None:
     torch.manual_seed(0)
     matrix = torch.randn(9, 20, dtype=torch.float64, requires_grad=True)
