@@ -113,10 +113,10 @@ def test_a_report_of_made_up_results(tmp_path: Path) -> None:
 
 def test_machines_are_not_mixed_in_silence() -> None:
     one = [made_up("every_5_from_half", 0, 0.90, 0.4), made_up("factors", 0, 0.89, 0.4)]
-    assert report.table(one, 0.4)[-1] == "Computed on Abacus, PyTorch 2.14.1."
+    assert report.table(one, 0.4)[-1].startswith("Computed on Abacus, PyTorch 2.14.1. The last column")
     other = made_up("factors", 1, 0.89, 0.4, cpu="Slide rule")
     lines = report.table([*one, other], 0.4)
-    assert lines[-1] == "Computed on a: Abacus, PyTorch 2.14.1; b: Slide rule, PyTorch 2.14.1."
+    assert lines[-1].startswith("Computed on a: Abacus, PyTorch 2.14.1; b: Slide rule, PyTorch 2.14.1. ")
     assert [line.split(" | ")[0] for line in lines[2:4]] == [
         "| LRPET (every 5 steps from half on) (a)", "| factors from scratch (a, b)",
     ]  # fmt: skip
