@@ -51,6 +51,58 @@ def test_no_layer_is_factorised_where_that_was_no_faster(how: Any) -> None:
     assert lrpet.plan(network(), x, params=0.99, latency_table=TABLE, allocate=how).ranks.keys() <= {"0"}
 
 
+def convolutions() -> nn.Sequential:
+    torch.manual_seed(0)
+    first, second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(16, 2, 1))
+
+
+def proportional(spatial: float | None) -> lrpet.LatencyTable:
+    """Return times in proportion to the multiply-adds, times a factor where kernels are divided as 3×1 and 1×3."""
+    channel = {rank: 160 * rank / 2304 for rank in (2, 8, 12)}
+    thin = {} if spatial is None else {rank: spatial * 96 * rank / 2304 for rank in (2, 8, 16)}
+    return lrpet.LatencyTable(
+        network=2.1,
+        dense={"0": 1.0, "2": 1.0},
+        factorised={"0": channel, "2": channel},
+        shapes={"0": "16×144", "2": "16×144", "4": "2×16"},
+        spatial={"0": thin, "2": thin} if thin else {},
+    )
+
+
+@pytest.mark.parametrize("budget", [{"latency": 0.5}, {"latency": 1.05}, {"macs": 0.5}, {"macs": 0.5, "latency": 0.9}])
+@pytest.mark.parametrize("unfolding", ["auto", "best"])
+@pytest.mark.parametrize(("slower", "expected"), [(1.0, "spatial"), (2.0, "channel"), (None, "channel")])
+def test_a_kernel_is_divided_as_keeps_more_energy_in_the_time(
+    slower: float | None, expected: str, unfolding: Any, budget: dict[str, Any]
+) -> None:
+    options: Any = {"latency_table": proportional(slower), "unfolding": unfolding, "multiple_of": 1, **budget}
+    plan = lrpet.plan(convolutions(), images(1, 16, 6, 6), **options)
+    assert {layer.unfolding for layer in plan.layers if layer.rank is not None} == {expected}
+    assert plan.timing is not None
+    assert plan.timing.predicted <= budget.get("latency", 1) * (2.1 if budget.get("latency", 1) <= 1 else 1) + 1e-9
+    assert set(plan.bind(convolutions())) == {"0", "2"}
+
+
+def test_a_division_that_is_asked_for_is_the_one_whose_times_count() -> None:
+    x = images(1, 16, 6, 6)
+    options: Any = {"latency": 0.5, "multiple_of": 1}
+    for unfolding in ("channel", "spatial"):
+        plan = lrpet.plan(convolutions(), x, latency_table=proportional(1.0), unfolding=unfolding, **options)
+        assert {layer.unfolding for layer in plan.layers if layer.rank is not None} == {unfolding}
+        cost = {"channel": 160, "spatial": 96}[unfolding]
+        spent = sum(cost * rank / 2304 for rank in plan.ranks.values())
+        assert plan.timing is not None
+        assert plan.timing.predicted == pytest.approx(0.1 + spent)
+    with pytest.raises(ValueError, match="latency_table has no times for 0, 2"):
+        lrpet.plan(convolutions(), x, latency_table=proportional(None), unfolding="spatial", **options)
+    plan = lrpet.plan(convolutions(), x, keep=0.25, latency_table=proportional(1.0))
+    assert {layer.unfolding for layer in plan.layers} == {"channel"}
+    other = nn.Sequential(nn.Conv2d(16, 8, 3), nn.Conv2d(8, 2, 1))
+    with pytest.raises(ValueError, match="'0' was 16×144 there and is 8×144 here"):
+        lrpet.plan(other, x, latency_table=proportional(1.0), **options)
+
+
 def test_impossible_latencies_are_refused() -> None:
     x = images(1, 16)
     with pytest.raises(ValueError, match=r"a budget of 5 milliseconds cannot be met: .* still has 7 milliseconds"):
@@ -74,8 +126,9 @@ SOURCES: tuple[Any, ...] = (
 
 
 def test_a_table_as_a_file(tmp_path: Path) -> None:
-    TABLE.save(tmp_path / "table.json")
-    assert lrpet.LatencyTable.load(tmp_path / "table.json") == TABLE
+    for table in (TABLE, proportional(2.0)):
+        table.save(tmp_path / "table.json")
+        assert lrpet.LatencyTable.load(tmp_path / "table.json") == table
     for text in (
         "",
         "[]",
@@ -104,7 +157,7 @@ class Twice(nn.Module):
 def test_a_table_of_impossible_times_is_refused(tmp_path: Path, bad: str) -> None:
     """Wherever the time stands: of the network, of a layer, at a rank, and of what a network realises."""
     path = tmp_path / "table.json"
-    TABLE.save(path)
+    proportional(1.0).save(path)
     text = path.read_text()
     numbers = list(re.finditer(r"(?<=: )[0-9.]+(?=,?\n)", text))
     assert len(numbers) > 4
@@ -131,6 +184,7 @@ def test_measuring(runtime: Any) -> None:
     assert table.dense.keys() == table.factorised.keys() == {"twice", "same", "head"}
     assert table.dense["twice"] == 2 * table.dense["same"] > 0
     assert list(table.factorised["same"]) == [2, 4]
+    assert {name: list(ranks) for name, ranks in table.spatial.items()} == {"twice": [8, 16], "same": [8, 16]}
     assert table.network > 0
     assert table.source["runtime"] == runtime
     assert model.training

@@ -149,10 +149,18 @@ def test_options_that_do_not_go_together_are_refused() -> None:
     table = lrpet.LatencyTable(1.0, {}, {})
     with pytest.raises(ValueError, match="not both"):
         lrpet.plan(network(), images(1, 32), latency=0.5, runtime="eager", latency_table=table)
-    with pytest.raises(ValueError, match=r"leave out unfolding or runtime"):
-        lrpet.plan(network(), images(1, 32), latency=0.5, runtime="eager", unfolding="spatial")
     with pytest.raises(ValueError, match="runtime='tensorrt' must be one of eager"):
         lrpet.plan(network(), images(1, 32), latency=0.5, runtime="tensorrt")  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_is_said_before_anything_is_measured(clock: Clock) -> None:
+    with pytest.raises(ValueError, match="ranks names '7', which is no layer"):
+        lrpet.plan(network(), images(1, 32), ranks={"7": 3}, runtime="eager")
+    with pytest.raises(ValueError, match="unfolding names '0', which is no two-dimensional convolution"):
+        lrpet.plan(network(), images(1, 32), latency=0.5, runtime="eager", unfolding={"0": "spatial"})
+    assert clock.profiled == 0
+    lrpet.plan(network(), images(1, 32), latency=24.0, runtime="eager", unfolding="best")
+    assert clock.profiled == 1
 
 
 def test_a_timing_is_saved_with_its_plan(clock: Clock) -> None:

@@ -172,7 +172,7 @@ def test_an_impossible_budget_names_the_smallest_possible(small: Small, total: s
     budget = 0.05 * getattr(lrpet.plan(small, EXAMPLE, keep=1.0), f"{total}_dense")
     assert smallest > budget
     with pytest.raises(ValueError, match=f"budget of {budget:,.0f} {unit} .*still has {smallest:,} {unit}"):
-        lrpet.plan(small, EXAMPLE, **{total: 0.05})  # type: ignore[arg-type]
+        lrpet.plan(small, EXAMPLE, unfolding="channel", **{total: 0.05})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrap", [tuple, dict], ids=["positional", "by name"])

@@ -178,9 +178,10 @@ def test_times_by_layer_come_from_the_run_s_folder(finished: Path, tmp_path: Pat
     assert "lrpet bench" in Page(write_report([folder])).text
     plan = lrpet.Plan.from_json((folder / "plan.json").read_text())
     name = next(iter(plan.ranks))
-    LatencyTable(10.0, {name: 8.0}, {name: {1: 1.0, plan.ranks[name]: 3.25}}, {"runtime": "openvino"}).save(
-        folder / "latency.json"
-    )
+    channel, spatial = {name: {1: 2.0}}, {name: {1: 1.0, plan.ranks[name]: 3.25}}
+    LatencyTable(10.0, {name: 8.0}, channel, {"runtime": "openvino"}).save(folder / "latency.json")
+    assert "lrpet bench" in Page(write_report([folder])).text  # it has no times of kernels divided as planned
+    LatencyTable(10.0, {name: 8.0}, channel, {"runtime": "openvino"}, spatial=spatial).save(folder / "latency.json")
     found = Page(write_report([folder]))
     assert "From the table of latencies: openvino" in found.text
     assert {"8", "3.25"} <= set(found.words["text"])

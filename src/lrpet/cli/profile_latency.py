@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     except Interrupted as interruption:
         raise KeyboardInterrupt(_kept(interruption.table, options.table)) from None
     _write(table, options.table)
-    faster = sum(min(table.factorised[name].values()) < time for name, time in table.dense.items())
+    faster = sum(table.fastest(name) < time for name, time in table.dense.items())
     say(f"{options.table}: {len(table.dense)} layers, of which {faster} were faster at some rank")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,11 @@ from lrpet.latency.machine import machine
 from lrpet.latency.table import LatencyTable
 from lrpet.layers.inputs import Inputs
 from lrpet.planning.plain import read_json
+from lrpet.planning.plan import Plan
 from lrpet.planning.times import Runtime, milliseconds
+
+#: Counts up when more is measured of a network than before, so that what was measured then is not taken for all there is.
+MEASURES = 2
 
 
 def folder() -> Path:
@@ -69,16 +72,19 @@ class Entry:
         return self.path.with_suffix(".whole.json")
 
 
-def ranks_key(ranks: Mapping[str, int]) -> str:
-    """Return a short name for a choice of ranks."""
-    return _hash(dict(ranks))
+def ranks_key(plan: Plan) -> str:
+    """Return a short name for a plan's choice of ranks, and of how kernels are divided."""
+    chosen = [layer for layer in plan.layers if layer.rank is not None]
+    return _hash(
+        {each.name: each.rank if each.unfolding == "channel" else [each.rank, each.unfolding] for each in chosen}
+    )
 
 
 def _key(model: nn.Module, inputs: Inputs, runtime: Runtime) -> str:
     """Return a name for machine, versions, runtime, network and kind of input."""
     tensors = [[list(tensor.shape), str(tensor.dtype)] for tensor in inputs.tensors]
     network = [type(model).__qualname__, repr(model), str({parameter.dtype for parameter in model.parameters()})]
-    return _hash([machine(inputs.device), runtime, torch.get_num_threads(), tensors, network])
+    return _hash([MEASURES, machine(inputs.device), runtime, torch.get_num_threads(), tensors, network])
 
 
 def _hash(values: Any) -> str:

@@ -17,9 +17,10 @@ from lrpet.layers import evaluating
 from lrpet.layers.attention import AttentionInput, output_name
 from lrpet.layers.inputs import Inputs
 from lrpet.layers.matrix import MatrixLayer
-from lrpet.planning.costs import uniform_rank
+from lrpet.planning.costs import MatrixCost, uniform_rank
 from lrpet.planning.friendly import multiple_for
 from lrpet.planning.planner import plan
+from lrpet.planning.unfolding import spatial_of
 
 LADDER = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
 
@@ -46,7 +47,8 @@ def profile_latency(
 ) -> LatencyTable:
     """Measure every distinct layer of `model` that can be factorised, on the device of the inputs.
 
-    Layers of one kind, shape and input are measured once. The dense layer and its factors take turns, so that other
+    A two-dimensional convolution is measured with its kernel divided in both ways: k×k and 1×1, and k×1 and 1×k. Layers of
+    one kind, shape and input are measured once. The dense layer and its factors take turns, so that other
     work on the machine slows all alike; medians are kept.
 
     Args:
@@ -84,31 +86,45 @@ def profile_latency(
         },
         shapes={layer.name: str(layer.shape) for layer in everything.layers if layer.counted},
     )
-    widest = max((layer.shape.full_rank for layer in layers.values()), default=0)
+    forms = {name: _forms(layer) for name, layer in layers.items()}
+    widest = max((form.shape.full_rank for both in forms.values() for form in both), default=0)
     measured: dict[Any, dict[str, float]] = {}
     dense = {} if known is None else dict(known.dense)
     factorised = {} if known is None else {name: dict(times) for name, times in known.factorised.items()}
+    spatial = {} if known is None else {name: dict(times) for name, times in known.spatial.items()}
     try:
         for name, layer in layers.items():
             if name not in inputs or name in dense:
                 continue  # run by its parent, or known
             (x, *others), calls = inputs[name]
-            full = layer.shape.full_rank
-            multiple = multiple_for(full, widest=widest) if multiple_of == "auto" else multiple_of
-            nearest = multiple // 2 if multiple_of == "auto" else 0
-            ranks = sorted({_rung(full, uniform_rank(full, fraction) + nearest, multiple) for fraction in ladder})
-            key = (repr(layer.module), *(tensor.shape for tensor in (x, *others)), x.dtype, tuple(ranks))
+            rungs = [(form, rank) for form in forms[name] for rank in _ranks(form, ladder, multiple_of, widest)]
+            key = (repr(layer.module), *(tensor.shape for tensor in (x, *others)), x.dtype, tuple(map(_name, rungs)))
             if key not in measured:
                 told(name)
-                contenders = {"dense": layer.module, **{str(rank): _factorised(layer, rank) for rank in ranks}}
+                contenders = {"dense": layer.module, **{_name(rung): _factorised(*rung) for rung in rungs}}
                 given = Inputs((x, *others), {"need_weights": False} if others else {})
                 measured[key] = _measured(contenders, given, runtime, seconds)
-            times = measured[key]
-            dense[name] = calls * times["dense"]
-            factorised[name] = {rank: calls * times[str(rank)] for rank in ranks}
+            times: dict[str, dict[int, float]] = {form.unfolding: {} for form in forms[name]}
+            for form, rank in rungs:
+                times[form.unfolding][rank] = calls * measured[key][_name((form, rank))]
+            if "spatial" in times:
+                spatial[name] = times["spatial"]
+            dense[name], factorised[name] = calls * measured[key]["dense"], times["channel"]
     except KeyboardInterrupt:
-        raise Interrupted(replace(table, dense=dense, factorised=factorised) if dense else None) from None
-    return replace(table, dense=dense, factorised=factorised)
+        found = replace(table, dense=dense, factorised=factorised, spatial=spatial) if dense else None
+        raise Interrupted(found) from None
+    return replace(table, dense=dense, factorised=factorised, spatial=spatial)
+
+
+def _forms(layer: MatrixLayer) -> list[MatrixLayer]:
+    """Return a layer in each unfolding that it can have."""
+    spatial = spatial_of(layer)
+    return [layer] if spatial is None else [layer, spatial]
+
+
+def _name(rung: tuple[MatrixLayer, int]) -> str:
+    form, rank = rung
+    return f"{form.unfolding} {rank}"
 
 
 def _measured(
@@ -120,6 +136,16 @@ def _measured(
         passes = ready_together(contenders, inputs, runtime)
         times = raced(passes, seconds=seconds, device=inputs.device)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _ranks(form: MatrixLayer, ladder: Sequence[float], multiple_of: int | str, widest: int) -> list[int]:
+    """Return the ranks to measure at: those that save parameters, and the next."""
+    full = form.shape.full_rank
+    multiple = multiple_for(full, widest=widest) if isinstance(multiple_of, str) else multiple_of
+    nearest = multiple // 2 if isinstance(multiple_of, str) else 0
+    ranks = sorted({_rung(full, uniform_rank(full, fraction) + nearest, multiple) for fraction in ladder})
+    cost = MatrixCost(form.shape.rows, form.shape.columns, 1, form.shape.groups)
+    return ranks[: 1 + sum(cost.saves(rank) for rank in ranks)]
 
 
 def _rung(full: int, rank: int, multiple_of: int) -> int:

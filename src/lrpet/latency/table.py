@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrpet.compact.write import written
+from lrpet.layers.matrix import Unfolding
 from lrpet.planning.plain import read_json
 from lrpet.planning.text import printable
 from lrpet.planning.times import milliseconds
@@ -27,13 +28,15 @@ class LatencyTable:
     dense: Mapping[str, float]
     """{layer name: milliseconds of all its calls in one pass}."""
     factorised: Mapping[str, Mapping[int, float]]
-    """{layer name: {rank: milliseconds of all its calls in one pass, factorised}}."""
+    """{layer name: {rank: milliseconds of all its calls in one pass, factorised, kernels as k×k and 1×1}}."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the numbers come from: runtime, device, input, command, commit, hardware, versions."""
     shapes: Mapping[str, str] = field(default_factory=dict)
     """{layer name: its shape as matrices}, of every layer of the network, so that no other network takes these times."""
     realised: float = 1.0
     """The part of the time saved in layers that a whole network saves; 1 where that was not measured."""
+    spatial: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """{convolution: {rank: milliseconds of all its calls in one pass, its kernel as k×1 and 1×k}}, where measured."""
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises ValueError that names a layer whose times are not finite, or negative, or not there."""
@@ -42,11 +45,14 @@ class LatencyTable:
             raise ValueError(f"realised={self.realised!r} must be a finite fraction, 0 or above")
         if self.dense.keys() != self.factorised.keys():
             raise ValueError("dense and factorised must have the times of one set of layers")
+        if not self.spatial.keys() <= self.dense.keys():
+            raise ValueError("spatial must have the times of layers that dense has, too")
         for name, dense in self.dense.items():
             milliseconds(dense, f"{name!r}, dense,")
-            for rank, time in self.factorised[name].items():
+        for name, times in (*self.factorised.items(), *self.spatial.items()):
+            for rank, time in times.items():
                 milliseconds(time, f"{name!r} at rank {rank}")
-            if not self.factorised[name] or min(self.factorised[name]) < 1:
+            if not times or min(times) < 1:
                 raise ValueError(f"{name!r} must have a time at one rank or more, which count from 1")
 
     def __repr__(self) -> str:
@@ -70,20 +76,26 @@ class LatencyTable:
         measured = self.shapes[name]
         return None if measured == shape else f"{name!r} was {measured} there and is {shape} here"
 
-    def milliseconds(self, name: str, rank: int | None) -> float:
+    def milliseconds(self, name: str, rank: int | None, unfolding: Unfolding = "channel") -> float:
         """Return the time of a layer at `rank`, or dense (None): between measured ranks, that on the straight line.
 
         It is never less than at a lower rank. Below the lowest measured rank the time is that of the lowest; above the
         highest, that of the dense layer. What a layer saves counts as far as it is realised in the whole network.
 
-        Raises KeyError for a layer that was not measured.
+        Raises KeyError for a layer that was not measured, or not in this unfolding.
         """
         dense = self.dense[name]
-        return dense if rank is None else dense - self.realised * (dense - self._alone(name, rank))
+        if rank is None:
+            return dense
+        measured = (self.factorised if unfolding == "channel" else self.spatial)[name]
+        return dense - self.realised * (dense - self._alone(name, rank, measured))
 
-    def _alone(self, name: str, rank: int) -> float:
+    def fastest(self, name: str) -> float:
+        """Return the least time of a layer at any rank that was measured. Raises KeyError if it was not measured."""
+        return min([*self.factorised[name].values(), *self.spatial.get(name, {}).values()])
+
+    def _alone(self, name: str, rank: int, measured: Mapping[int, float]) -> float:
         """Return the time of a factorised layer by itself."""
-        measured = self.factorised[name]
         ranks = sorted(measured)
         rising = dict(zip(ranks, accumulate((measured[each] for each in ranks), max), strict=True))
         if rank <= ranks[0]:
@@ -97,7 +109,8 @@ class LatencyTable:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table as JSON; the file appears whole or not at all."""
         layers = {
-            name: {"dense": milliseconds, "ranks": {str(rank): ms for rank, ms in self.factorised[name].items()}}
+            name: {"dense": milliseconds, "ranks": dict(self.factorised[name])}
+            | ({"spatial": dict(self.spatial[name])} if name in self.spatial else {})
             for name, milliseconds in self.dense.items()
         }
         values = {"format": FORMAT, "network": self.network, "layers": layers, "source": dict(self.source)}
@@ -117,16 +130,18 @@ class LatencyTable:
             return cls(
                 network=_number(values["network"]),
                 dense={name: _number(layer["dense"]) for name, layer in layers.items()},
-                factorised={
-                    name: {int(rank): _number(ms) for rank, ms in layer["ranks"].items()}
-                    for name, layer in layers.items()
-                },
+                factorised={name: _by_rank(layer["ranks"]) for name, layer in layers.items()},
                 source=_source(values["source"]),
                 shapes={name: str(shape) for name, shape in values.get("shapes", {}).items()},
                 realised=_number(values.get("realised", 1.0)),
+                spatial={name: _by_rank(layer["spatial"]) for name, layer in layers.items() if "spatial" in layer},
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is no table of latencies: {error}") from None
+
+
+def _by_rank(times: Mapping[str, Any]) -> dict[int, float]:
+    return {int(rank): _number(ms) for rank, ms in times.items()}
 
 
 def _number(value: Any) -> float:

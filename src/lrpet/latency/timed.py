@@ -115,7 +115,7 @@ class _Race:
 
     def ratio(self, plan: Plan) -> float:
         """Return the time of the planned network as a fraction of the dense one's: known, or measured now."""
-        key = ranks_key(plan.ranks)
+        key = ranks_key(plan)
         if key not in self.entry.whole:
             told = _Told(f"measuring the network as planned in {self.runtime}")
             told("")

@@ -16,7 +16,7 @@ from lrpet.planning.costs import nearest_rank, uniform_rank
 from lrpet.planning.division import divide
 from lrpet.planning.layer_plan import LayerPlan
 from lrpet.planning.limits import Limits
-from lrpet.planning.measured import by_times
+from lrpet.planning.measured import by_times, check_same_network
 from lrpet.planning.plan import Plan
 from lrpet.planning.request import Allocator, Request
 from lrpet.planning.selection import Names, Overrides, overridden, refusals
@@ -101,10 +101,10 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
         exclude: Layers that stay dense, in the same form.
         unfolding: How the kernel of a two-dimensional convolution is divided: "channel", k×k then 1×1, as in the paper;
             "spatial", k×1 then 1×k; "best", for every layer the one that keeps more energy of the weight as it is now at
-            the same multiply-adds; or {layer name: one of the first two}. "auto", for budgets of macs, params and bytes, is
-            what keeps more of a random weight of that shape: for trained weights, too, shapes nearly always decide. It is
-            "channel" for keep, ranks, latency, layers that `overrides` names, worths and ratios, which are about the ranks
-            or times of channel pairs.
+            equal multiply-adds, or in equal time where layers are timed; or {layer name: one of the first two}. "auto", for
+            budgets of macs, params, bytes and latency, is what keeps more of a random weight of that shape: for trained
+            weights, too, shapes nearly always decide. It is "channel" for keep, ranks, layers that `overrides` names, worths
+            and ratios, which are about the ranks of channel pairs.
         rectify: Record each layer's batch norm, to be folded in when it is projected.
         factorize_all: Factorise even where the factors cost as much as the dense layer or more.
 
@@ -118,42 +118,49 @@ def plan(  # noqa: PLR0913  # keyword arguments as sugar: each goes into one of 
     budget = Budget(keep=keep, macs=macs, params=params, bytes=bytes, latency=latency, ranks=ranks)
     limits = Limits(min_rank, max_rank, multiple_of, min_saving, factorize_all)
     _check_together(budget, limits, allocate, chosen=bool(overrides or include or exclude))
-    _check_latency(latency, runtime, latency_table, unfolding)
+    _check_latency(latency, runtime, latency_table)
     worths = _worths(allocate, batches, loss)
     model = unwrapped(model)
     seen = observe(model, example_inputs)
     refused = refusals(seen.layers, include, exclude, ranks)
     changed = overridden(overrides or {}, [layer.name for layer in seen.layers])
     refused |= {name: "overridden: stays dense" for name, value in changed.items() if value is None}
-    timed_layers = runtime is not None or latency_table is not None
-    wanted = automatic(budget, allocate, timed=timed_layers) if unfolding == "auto" else unfolding
-    unfoldings = unfoldings_of(seen.layers, wanted, model, kept=kept_fraction(budget, seen), of_rank=keep is not None)
-    if unfolding == "auto":
-        unfoldings |= dict.fromkeys(changed, "channel")  # a rank that is asked for is one of channel pairs
-    undecided = _undecided(seen, refused, unfoldings)
-    request = Request(
-        budget,
-        limits,
-        allocate if isinstance(allocate, str) else "given",
-        rectify,
-        candidates={
-            layer.name: _fixed(changed.get(layer.name), layer, limits)
-            for layer in undecided.layers
-            if layer.name not in refused and layer.shares is None
-        },
-        batch_norms={layer.name: layer.batch_norm for layer in seen.layers if layer.batch_norm is not None},
-        unpaired={layer.name: layer.unpaired for layer in seen.layers if layer.unpaired is not None},
-        worths=worths,
-    )
-    if ranks is not None:
-        _check_ranks(ranks, request, undecided, refused)
+    wanted = automatic(budget, allocate) if unfolding == "auto" else unfolding
     how = "uniform" if allocate in ("auto", "sensitivity") else allocate
 
+    def asked(times: Times | None) -> tuple[Plan, Request]:
+        kept = kept_fraction(budget, seen, times)
+        unfoldings = unfoldings_of(seen.layers, wanted, model, kept=kept, of_rank=keep is not None, times=times)
+        if unfolding == "auto":
+            unfoldings |= dict.fromkeys(changed, "channel")  # a rank that is asked for is one of channel pairs
+        undecided = _undecided(seen, refused, unfoldings)
+        request = Request(
+            budget,
+            limits,
+            allocate if isinstance(allocate, str) else "given",
+            rectify,
+            candidates={
+                layer.name: _fixed(changed.get(layer.name), layer, limits)
+                for layer in undecided.layers
+                if layer.name not in refused and layer.shares is None
+            },
+            batch_norms={layer.name: layer.batch_norm for layer in seen.layers if layer.batch_norm is not None},
+            unpaired={layer.name: layer.unpaired for layer in seen.layers if layer.unpaired is not None},
+            worths=worths,
+        )
+        if ranks is not None:
+            _check_ranks(ranks, request, undecided, refused)
+        if times is None:
+            return undecided, request
+        check_same_network(times, seen.layers)
+        return by_times(undecided, request, times)
+
     def decided(times: Times | None) -> Plan:
-        return divide(*(undecided, request) if times is None else by_times(undecided, request, times), model, how)
+        return divide(*asked(times), model, how)
 
     if runtime is None:
         return decided(latency_table)
+    asked(None)  # what is wrong with the request is said before anything is measured
     from lrpet.latency.timed import timed  # it measures, which no other plan needs
 
     with ONE_AT_A_TIME:
@@ -175,18 +182,13 @@ def _check_together(budget: Budget, limits: Limits, allocate: str | Mapping[str,
         )
 
 
-def _check_latency(latency: float | None, runtime: str | None, table: Times | None, unfolding: Any) -> None:
+def _check_latency(latency: float | None, runtime: str | None, table: Times | None) -> None:
     if runtime is not None and table is not None:
         raise ValueError("give runtime, to measure here, or latency_table, which was measured before: not both")
     if latency is not None and runtime is None and table is None:
         raise ValueError(
             "latency is a budget of what is measured: give runtime, such as 'onnxruntime', or latency_table, "
             "from `lrpet profile-latency`"
-        )
-    if (runtime or table) is not None and unfolding not in ("auto", "channel"):
-        raise ValueError(
-            f"times are measured of channel pairs, which say nothing of unfolding={unfolding!r}: "
-            f"leave out unfolding or {'runtime' if table is None else 'latency_table'}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from lrpet.layers.matrix import Unfolding
 from lrpet.planning.layer_plan import LayerPlan
 
 #: What runs a network: PyTorch as it is, PyTorch compiled, or a runtime that reads ONNX files.
@@ -26,12 +27,15 @@ class Times(Protocol):
         """Return in words what was measured: runtime, device, inputs, threads."""
         ...
 
-    def milliseconds(self, name: str, rank: int | None) -> float:
-        """Return the milliseconds of a layer at `rank`, or dense (None). Raises KeyError for a layer it does not know."""
+    def milliseconds(self, name: str, rank: int | None, unfolding: Unfolding = "channel") -> float:
+        """Return the milliseconds of a layer at `rank`, divided as `unfolding` says, or dense (None).
+
+        Raises KeyError for a layer that was not measured, or was not measured in this unfolding.
+        """
         ...
 
     def mismatch(self, name: str, shape: str) -> str | None:
-        """Say how a layer differs from the one that was measured; None if it does not."""
+        """Say how a layer, of this shape in the channel unfolding, differs from the one that was measured."""
         ...
 
 
@@ -84,7 +88,7 @@ def milliseconds(value: Any, name: str, *, sign: Literal["not negative", "above 
 def predicted(times: Times, layers: Iterable[LayerPlan]) -> Timing:
     """Return the timing of a network whose layers have these ranks."""
     saved = sum(
-        times.milliseconds(layer.name, None) - times.milliseconds(layer.name, layer.rank)
+        times.milliseconds(layer.name, None) - times.milliseconds(layer.name, layer.rank, layer.unfolding)
         for layer in layers
         if layer.rank is not None
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast, get_args
 
 from torch import nn
 
 from lrpet.layers.kinds import layer_of
-from lrpet.layers.matrix import Unfolding
+from lrpet.layers.matrix import MatrixLayer, Unfolding
 from lrpet.layers.observe import Observation, Observed
 from lrpet.planning.budget import Budget
 from lrpet.planning.costs import MatrixCost, uniform_rank
 from lrpet.planning.spectra import energies
+from lrpet.planning.times import Times
 
 #: What keeps more energy at the same cost, if weights were random.
 BY_SHAPE = "by shape"
@@ -21,20 +24,22 @@ BY_SHAPE = "by shape"
 POINTS = 512
 
 
-def automatic(budget: Budget, allocate: Any, *, timed: bool) -> str:
-    """Return what "auto" is: "by shape" where a cost alone is budgeted, and no worths or ratios of channel pairs are given.
+def automatic(budget: Budget, allocate: Any) -> str:
+    """Return what "auto" is: "by shape" where a cost is budgeted, and no worths or ratios of channel pairs are given.
 
     At equal multiply-adds spatial pairs keep more energy and are as fast; RESULTS.md has what that is worth in accuracy.
     """
-    of_cost = bool(budget.divisible) and "latency" not in budget.divisible and not timed
-    return BY_SHAPE if of_cost and isinstance(allocate, str) else "channel"
+    return BY_SHAPE if budget.divisible and isinstance(allocate, str) else "channel"
 
 
-def kept_fraction(budget: Budget, seen: Observation) -> float | None:
+def kept_fraction(budget: Budget, seen: Observation, times: Times | None) -> float | None:
     """Return the tightest fraction of the cost, or of the ranks, that the budget leaves; None if it names none."""
     if budget.keep is not None:
         return budget.keep
-    totals = {"macs": seen.macs, "params": seen.params, "bytes": seen.bytes}
+    network = (
+        math.inf if times is None else times.network
+    )  # without times it is not known yet, and nothing depends on it
+    totals = {"macs": seen.macs, "params": seen.params, "bytes": seen.bytes, "latency": network}
     given = {unit: value for unit, value in budget.divisible.items() if totals.get(unit)}
     return min((value if value <= 1 else value / totals[unit] for unit, value in given.items()), default=None)
 
@@ -46,22 +51,17 @@ def unfoldings_of(
     *,
     kept: float | None,
     of_rank: bool,
+    times: Times | None = None,
 ) -> dict[str, Unfolding]:
     """Return the unfolding of every layer that has a choice: a two-dimensional convolution with a kernel above 1×1.
 
     `wanted` is one unfolding for all, {layer name: unfolding}, "best" or `BY_SHAPE`. The best keeps more energy at a fraction
-    `kept` of the layer's multiply-adds; with `of_rank`, at those of the channel unfolding at this fraction of its rank.
+    `kept` of the layer's multiply-adds, or of its time where times are known; with `of_rank`, at those of the channel
+    unfolding at this fraction of its rank.
 
     Raises ValueError for an unknown unfolding or layer, and for "best" without a fraction.
     """
-    free = {
-        layer.name: layer
-        for layer in layers
-        if isinstance(layer.module, nn.Conv2d)
-        and min(layer.module.kernel_size) > 1
-        and layer.layer is not None
-        and layer.layer.refusal() is None
-    }
+    free = {layer.name: layer for layer in layers if layer.layer is not None and spatial_of(layer.layer) is not None}
     if isinstance(wanted, Mapping):
         for name, unfolding in wanted.items():
             if unfolding not in get_args(Unfolding):
@@ -75,23 +75,47 @@ def unfoldings_of(
     if wanted in ("best", BY_SHAPE):
         if kept is None:
             raise ValueError(
-                "unfolding='best' compares at a fraction of the cost; with ranks or a latency, give {layer name: unfolding}"
+                "unfolding='best' compares at a fraction of the cost; with ranks, give {layer name: unfolding}"
             )
         weighed = None if wanted == BY_SHAPE else model
-        return {name: _best(layer, weighed, kept, of_rank=of_rank) for name, layer in free.items()}
+        return {name: _best(layer, weighed, kept, of_rank=of_rank, times=times) for name, layer in free.items()}
     if wanted not in get_args(Unfolding):
         raise ValueError(f"unfolding={wanted!r} must be auto, channel, spatial, best or {{layer name: unfolding}}")
     return dict.fromkeys(free, cast(Unfolding, wanted))
 
 
-def _best(layer: Observed, model: nn.Module | None, fraction: float, *, of_rank: bool) -> Unfolding:
-    """Return what keeps more energy of the weight; without a model, of a random weight of its shape."""
-    channel = cost_of([layer], "channel")
-    allowed = channel.macs(uniform_rank(channel.full_rank, fraction)) if of_rank else fraction * channel.macs()
+def spatial_of(layer: MatrixLayer) -> MatrixLayer | None:
+    """Return the layer in the spatial unfolding; None where it has no such choice, or cannot be factorised."""
+    module = layer.module
+    if not isinstance(module, nn.Conv2d) or min(module.kernel_size) == 1 or layer.refusal() is not None:
+        return None
+    spatial = layer_of(module, layer.name, unfolding="spatial")
+    return None if spatial is None or spatial.unfolding != "spatial" else spatial
+
+
+def _best(
+    layer: Observed, model: nn.Module | None, fraction: float, *, of_rank: bool, times: Times | None
+) -> Unfolding:
+    """Return what keeps more energy of the weight; without a model, of a random weight of its shape.
+
+    Where no rank of either is as cheap as the fraction says, the two are compared at the cost of the cheaper.
+    """
+    costs = {unfolding: cost_of([layer], unfolding) for unfolding in get_args(Unfolding)}
+    full = {unfolding: cost.full_rank for unfolding, cost in costs.items()}
+
+    def spent(unfolding: Unfolding, rank: int | None) -> float:
+        return costs[unfolding].macs(rank) if times is None else times.milliseconds(layer.name, rank, unfolding)
+
+    try:
+        cheapest = min(spent(unfolding, 1) for unfolding in costs)
+    except KeyError:  # it was not measured in both
+        return "channel"
+    allowed = (
+        spent("channel", uniform_rank(full["channel"], fraction)) if of_rank else fraction * spent("channel", None)
+    )
     kept: dict[Unfolding, float] = {}
-    for unfolding in get_args(Unfolding):
-        cost = cost_of([layer], unfolding)
-        rank = min(cost.full_rank, int(allowed // cost.macs(1))) if cost.macs(1) else 0
+    for unfolding, cost in costs.items():
+        rank = bisect_right(range(1, full[unfolding] + 1), max(allowed, cheapest), key=partial(spent, unfolding))
         if model is None:
             kept[unfolding] = kept_of_random(cost.rows // cost.groups, cost.columns, rank)
             continue

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from lrpet.latency.table import LatencyTable
+from lrpet.planning.plan import Plan
 from lrpet.report.runs import BENCH, Run
 from lrpet.report.svg import element, picture, text, tip
 
@@ -34,19 +36,24 @@ def by_layer(run: Run) -> ByLayer:
         rows = [row for row in run.bench.layers if row.network == other]
         found = {row.layer: (row.dense_milliseconds, row.milliseconds) for row in rows}
         return ByLayer(found, "ms", f"Measured by lrpet bench --layers: {run.bench.heading()}.")
-    if run.table is not None:
-        ranks, table = run.plan.ranks, run.table
-        found = {
-            name: (
-                dense,
-                table.milliseconds(name, ranks[name]) if table.factorised.get(name) and name in ranks else dense,
-            )
-            for name, dense in table.dense.items()
-        }
-        return ByLayer(found, "ms", f"From the table of latencies: {table.conditions}.")
+    if run.table is not None and (found := _by_table(run.table, run.plan)):
+        return ByLayer(found, "ms", f"From the table of latencies: {run.table.conditions}.")
     found = {layer.name: (layer.macs_dense / 1e6, layer.macs / 1e6) for layer in run.plan.layers if layer.macs_dense}
     said = f"lrpet bench {run.folder} --layers --json {run.folder / BENCH}"
     return ByLayer(found, "M multiply-adds", "No times were measured by layer. The next report has them after", said)
+
+
+def _by_table(table: LatencyTable, plan: Plan) -> dict[str, tuple[float, float]]:
+    """Return {layer: (dense, compact)} of layers that were measured as they are planned."""
+    planned = {layer.name: layer for layer in plan.layers if layer.rank is not None}
+    found = {}
+    for name, dense in table.dense.items():
+        layer = planned.get(name)
+        try:
+            found[name] = dense, dense if layer is None else table.milliseconds(name, layer.rank, layer.unfolding)
+        except KeyError:
+            continue
+    return found
 
 
 def times(run: Run) -> Markup | None:

@@ -116,7 +116,7 @@ class Compression:
     unfolding: Literal["auto", "channel", "spatial", "best"] = option(
         "auto",
         "kernels of convolutions become k×k and 1×1 (channel), k×1 and 1×k (spatial), or what keeps more energy (best); "
-        "auto tells from the shape for --macs, --params and --bytes, and is channel else",
+        "auto tells from the shape, and from times, where a cost or time is budgeted, and is channel else",
     )
     overrides: dict[str, Any] = option(
         {},
