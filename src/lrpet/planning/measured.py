@@ -28,7 +28,7 @@ def by_times(plan: Plan, request: Request, times: Times) -> tuple[Plan, Request]
     Raises ValueError if no layer has any.
     """
     users = request.users(plan.layers)
-    untimed = {name for name in users if not all(_knows(times, layer) for layer in users[name])}
+    untimed = {name for name in users if not all(_knows(times, layer, rank=1) for layer in users[name])}
     if users and len(untimed) == len(users):
         raise ValueError(
             f"latency_table has no times for {', '.join(sorted(untimed)[:3])}: was it measured for another network? "
@@ -46,7 +46,7 @@ def together(times: Times, layers: Collection[LayerPlan]) -> Callable[[int | Non
 
 def dense_times(times: Times, plan: Plan, request: Request) -> dict[str, float]:
     """Return {part of the network that stays dense: its milliseconds}: layers by name, and what is in no layer together."""
-    known = [layer for layer in plan.layers if _knows(times, layer)]
+    known = [layer for layer in plan.layers if _knows(times, layer, rank=None)]
     milliseconds = {layer.name: times.milliseconds(layer.name, None) for layer in known}
     parts = {
         f"{layer.name} ({layer.reason})": milliseconds[layer.name]
@@ -56,9 +56,9 @@ def dense_times(times: Times, plan: Plan, request: Request) -> dict[str, float]:
     return {**parts, "all that is outside the layers measured": times.network - sum(milliseconds.values())}
 
 
-def _knows(times: Times, layer: LayerPlan) -> bool:
+def _knows(times: Times, layer: LayerPlan, *, rank: int | None) -> bool:
     try:
-        times.milliseconds(layer.name, 1, layer.unfolding)
+        times.milliseconds(layer.name, rank, layer.unfolding)
     except KeyError:
         return False
     return True

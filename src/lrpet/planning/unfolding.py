@@ -36,9 +36,7 @@ def kept_fraction(budget: Budget, seen: Observation, times: Times | None) -> flo
     """Return the tightest fraction of the cost, or of the ranks, that the budget leaves; None if it names none."""
     if budget.keep is not None:
         return budget.keep
-    network = (
-        math.inf if times is None else times.network
-    )  # without times it is not known yet, and nothing depends on it
+    network = math.inf if times is None else times.network  # before measuring, nothing depends on it
     totals = {"macs": seen.macs, "params": seen.params, "bytes": seen.bytes, "latency": network}
     given = {unit: value for unit, value in budget.divisible.items() if totals.get(unit)}
     return min((value if value <= 1 else value / totals[unit] for unit, value in given.items()), default=None)
