@@ -81,8 +81,8 @@ COMMAND = Command(
     summary="measure what layers take, dense and factorised",
     description="""\
 Measure every distinct layer of a network, dense and at a ladder of ranks, on this machine, into a file for plans that are
-made elsewhere. When interrupted, the layers measured so far are kept. On the machine itself `lrpet plan --runtime` measures
-what it needs.""",
+made elsewhere. Convolutions are measured with their kernels divided as k×k and 1×1, and as k×1 and 1×k. When interrupted,
+the layers measured so far are kept. On the machine itself `lrpet plan --runtime` measures what it needs.""",
     examples="""\
   lrpet profile-latency resnet56 table.json
   lrpet profile-latency torchvision:resnet50 table.json --runtime onnxruntime
