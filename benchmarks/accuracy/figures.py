@@ -122,7 +122,7 @@ def _macs(axes: Any, results: Results, titles: Mapping[str, str]) -> None:
     for method in far:
         del points[method]
     for i, (method, by_keep) in enumerate(points.items()):
-        aside = 0.0 if method == "dense" else 0.02 * (i - len(points) / 2)  # else they cover each other
+        aside = 0.0 if method == "dense" else 0.08 * (i / len(points) - 0.5)  # else they cover each other
         seeds = [list(zip(*pairs, strict=True)) for pairs in by_keep.values()]
         x = [statistics.mean(macs) * (1 + aside) for macs, _ in seeds]
         mean = [statistics.mean(values) for _, values in seeds]
