@@ -82,7 +82,8 @@ products count. The last columns of plans by multiply-adds have the times of pla
 divides no kernel otherwise: in transformers and ConvNeXts, and in plans timed before there was a choice, as on AVX2.
 
 Plans by time are `lrpet.plan(..., latency=…, runtime=…)`, at the lowest of the budgets 0.5 to 0.9 that can be met (to 0.95 on
-AVX2). Their times are the one measured while planning, the one predicted from the layers, and one measured again in turns.
+AVX2). Their times are the one measured while planning, the one predicted from the layers, and one measured again in turns. They
+were made before kernels were timed in both divisions, and divide them as k×k and 1×1.
 
 Friendly ranks with AVX2 were multiples of 8, in place of 16, for full ranks of 64 to 127.
 """
