@@ -255,5 +255,5 @@ def test_the_best_unfolding_keeps_more_energy() -> None:
 def test_a_wrong_unfolding_is_refused(unfolding: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lrpet.plan(convolutional(), images(1, 8, 6, 6), keep=0.5, unfolding=unfolding)
-    with pytest.raises(ValueError, match="with ranks or a latency, give"):
+    with pytest.raises(ValueError, match="with ranks, give"):
         lrpet.plan(convolutional(), images(1, 8, 6, 6), ranks={"0": 1}, unfolding="best")
