@@ -53,9 +53,10 @@ def train(
     epochs, dense = run.cell.epochs, max(1, int(dense_until * run.cell.epochs))
     network = run.dense_part(dense)
     divided = partial(_plan, run, ranks=ranks, unfolding=unfolding)
-    plan = divided(network)
     if also == "divided again":
         network, plan, dense = _settled(run, network, divided, first=dense)
+    else:
+        plan = divided(network)
     if also == "taught":
         changes["teacher"] = str(_teacher(run, dense))
     until = epochs if factors_from is None else round(factors_from * epochs)
